@@ -1,0 +1,136 @@
+"""The format of a pack file: what its bytes mean. docs/format/packs.md tells it in full.
+
+    pack header (32 bytes) | entry header (44 bytes), frame | entry header, frame | ...
+
+Invariants: every header carries a CRC-32, an entry's is seeded with its pack's salt, so that nothing but an
+entry of this very pack passes for one; a frame has no sum of its own, its BLAKE3 is its name.
+Must not know: who writes, who reads, which chunks are wanted.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from cas.codec import FRAME_OVERHEAD, decode, raw_length
+from cas.digest import ID_BYTES, ChunkId, chunk_id
+from cas.errors import FrameDamaged, PackDamaged, VersionUnknown
+
+MAGIC: Final = b"HELIOSPK"
+VERSION: Final = 0
+_PACK_HEADER: Final = struct.Struct("<8sIII8s")  # magic, version, pack number, writer, salt
+_ENTRY_HEADER: Final = struct.Struct("<4s32sI")  # magic, chunk id, frame length
+_CRC: Final = struct.Struct("<I")
+PACK_HEADER_BYTES: Final = _PACK_HEADER.size + _CRC.size
+ENTRY_HEADER_BYTES: Final = _ENTRY_HEADER.size + _CRC.size
+_ENTRY_MAGIC: Final = b"CHNK"
+SALT_BYTES: Final = 8
+_NAME: Final = "pack-"
+
+# Bound once: one header is made for each chunk stored.
+_pack_entry: Final = _ENTRY_HEADER.pack
+_pack_crc: Final = _CRC.pack
+_crc32: Final = zlib.crc32
+
+assert _ENTRY_HEADER.size == 4 + ID_BYTES + 4
+
+
+class Place(NamedTuple):
+    """Where a frame lies.
+
+    Attributes:
+        pack: Number of the pack, 1 <= pack < 2**32.
+        offset: Of the frame itself in the pack, bytes.
+        length: Of the frame, bytes.
+    """
+
+    pack: int
+    offset: int
+    length: int
+
+
+class Stored(NamedTuple):
+    """A chunk that lies in a pack: what the index keeps.
+
+    Attributes:
+        id: Its name.
+        place: Of its frame.
+        raw_length: Of its decoded content, bytes.
+    """
+
+    id: ChunkId
+    place: Place
+    raw_length: int
+
+
+def pack_path(directory: Path, pack: int) -> Path:
+    """Path of pack number `pack`."""
+    return directory / f"{_NAME}{pack:08d}"
+
+
+def pack_numbers(directory: Path) -> list[int]:
+    """Numbers of the packs in `directory`, ascending."""
+    names = os.listdir(directory)
+    return sorted(int(name[5:]) for name in names if name.startswith(_NAME) and name[5:].isdecimal())
+
+
+def pack_header(pack: int, writer: int, salt: bytes) -> bytes:
+    """The first PACK_HEADER_BYTES of a pack."""
+    header = _PACK_HEADER.pack(MAGIC, VERSION, pack, writer, salt)
+    return header + _CRC.pack(zlib.crc32(header))
+
+
+def entry_header(id: ChunkId, length: int, seed: int) -> bytes:
+    """The ENTRY_HEADER_BYTES before a frame of `length` bytes; `seed` is the CRC-32 of the pack's salt."""
+    header = _pack_entry(_ENTRY_MAGIC, id, length)
+    return header + _pack_crc(_crc32(header, seed))
+
+
+def scan_pack(directory: Path, pack: int, *, verified: bool) -> Iterator[Stored]:
+    """See PackReader.scan."""
+    path = pack_path(directory, pack)
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        header = file.read(PACK_HEADER_BYTES)
+        if len(header) < PACK_HEADER_BYTES:
+            return
+        seed = zlib.crc32(_check_pack_header(path, header))
+        offset = PACK_HEADER_BYTES
+        while offset + ENTRY_HEADER_BYTES <= size:
+            file.seek(offset)
+            header = file.read(ENTRY_HEADER_BYTES)
+            magic, id, length = _ENTRY_HEADER.unpack_from(header)
+            (crc,) = _CRC.unpack_from(header, _ENTRY_HEADER.size)
+            if magic != _ENTRY_MAGIC or crc != zlib.crc32(header[: _ENTRY_HEADER.size], seed):
+                return
+            offset += ENTRY_HEADER_BYTES
+            if offset + length > size:
+                return
+            place = Place(pack, offset, length)
+            offset += length
+            try:
+                frame = file.read(length if verified else min(length, FRAME_OVERHEAD))
+                raw = raw_length(frame)
+                if verified and chunk_id(decode(frame)) != id:
+                    continue
+            except FrameDamaged:
+                continue
+            yield Stored(ChunkId(id), place, raw)
+
+
+def _check_pack_header(path: Path, header: bytes) -> bytes:
+    """Validate a pack's header; returns its salt."""
+    magic, version, _pack, _writer, salt = _PACK_HEADER.unpack_from(header)
+    if magic != MAGIC:
+        raise PackDamaged(path, "not a pack file")
+    if version != VERSION:
+        raise VersionUnknown(path, version)
+    (crc,) = _CRC.unpack_from(header, _PACK_HEADER.size)
+    if crc != zlib.crc32(header[: _PACK_HEADER.size]):
+        raise PackDamaged(path, "checksum of its header")
+    assert isinstance(salt, bytes)
+    return salt

@@ -1,0 +1,88 @@
+"""How large a run is: the full one takes figures, the short one (CI) proves that taking them works."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Sizes of everything that is measured.
+
+    Attributes:
+        directory: Where to work; an empty directory of this run's own, removed after it.
+        rounds: Repetitions of what is compared in pairs.
+        samples: Repetitions of single operations.
+        tree_files, large_files, largest_files: Files of the three standard trees.
+        branches: Forks where DECISIONS says 100.
+        dedup_branches: Forks where DECISIONS says 20.
+        big_bytes: The file that a byte is changed in (64 MiB).
+        stream_bytes: Of the sequential write (128 MiB).
+        busy_bytes: What is compacted while others stat (200 MB).
+        stall_s: How long an undisturbed run of stats lasts.
+        loose_files: Files that are created and read one by one (1,000).
+        transactions: SQLite's (200).
+        peers: Names of the filesystems to compare with; None: all that this machine can mount.
+    """
+
+    directory: Path
+    short: bool
+    rounds: int
+    samples: int
+    tree_files: int
+    large_files: int
+    largest_files: int
+    branches: int
+    dedup_branches: int
+    big_bytes: int
+    stream_bytes: int
+    busy_bytes: int
+    stall_s: float
+    loose_files: int
+    transactions: int
+    peers: tuple[str, ...] | None
+
+    @classmethod
+    def full(cls, directory: Path, rounds: int = 3, peers: tuple[str, ...] | None = None) -> Plan:
+        """What the figures of DESIGN section 7 mean; about 15 minutes on two cores."""
+        return cls(
+            directory=directory,
+            short=False,
+            rounds=rounds,
+            samples=1000,
+            tree_files=1500,
+            large_files=10_000,
+            largest_files=100_000,
+            branches=100,
+            dedup_branches=20,
+            big_bytes=64 << 20,
+            stream_bytes=128 << 20,
+            busy_bytes=200_000_000,
+            stall_s=10.0,
+            loose_files=1000,
+            transactions=200,
+            peers=peers,
+        )
+
+    @classmethod
+    def brief(cls, directory: Path, rounds: int = 1, peers: tuple[str, ...] | None = None) -> Plan:
+        """Everything once on small trees, in less than a minute: no figure of it means anything."""
+        return cls(
+            directory=directory,
+            short=True,
+            rounds=rounds,
+            samples=40,
+            tree_files=60,
+            large_files=120,
+            largest_files=1000,
+            branches=4,
+            dedup_branches=3,
+            big_bytes=2 << 20,
+            stream_bytes=4 << 20,
+            busy_bytes=4_000_000,
+            stall_s=0.5,
+            loose_files=50,
+            transactions=10,
+            peers=peers if peers is not None else (),
+        )

@@ -1,0 +1,420 @@
+"""The core against a dumber model: any sequence of operations, versions and cuts gives the model's trees."""
+
+from __future__ import annotations
+
+import copy
+import random
+import stat
+from dataclasses import dataclass, field
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from cas import chunker
+from heliosfs.core import cut as cuts
+from heliosfs.core import directory, extent, radix
+from heliosfs.core.errors import FsError
+from heliosfs.core.ids import Ino, Lsn, ViewNo
+from tests.support.corelab import CoreLab
+
+
+@dataclass(eq=False)
+class Thing:
+    """A file, directory or link of the model."""
+
+    kind: int
+    mode: int
+    data: bytearray = field(default_factory=bytearray)
+    names: dict[bytes, Thing] = field(default_factory=dict)
+    target: bytes = b""
+    xattrs: dict[bytes, bytes] = field(default_factory=dict)
+
+
+def walk(root: Thing, path: bytes) -> Thing | None:
+    at: Thing | None = root
+    for name in path.split(b"/"):
+        if name:
+            at = at.names.get(name) if at is not None else None
+    return at
+
+
+NAMES = st.sampled_from([b"a", b"b", b"c", b"\xff\xfe", b"d" * 255])
+DIRS = st.sampled_from([b"", b"d1", b"d2", b"d1/e", b"many"])
+AT = st.integers(0, 300_000)
+SIZES = st.sampled_from([1, 10, 4096, 70_000, 200_000])
+
+
+def blob(seed: int, size: int) -> bytes:
+    return random.Random(seed).randbytes(size)
+
+
+class CoreAgainstModel(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lab = CoreLab()
+        root = Thing(stat.S_IFDIR, 0o755)
+        self.models: dict[ViewNo, Thing] = {self.lab.main: root}
+        self.snapshots: dict[tuple[ViewNo, bytes], Thing] = {}
+        self.cut: cuts.Cut | None = None
+        self.number = 0
+        for path in (b"d1", b"d2", b"d1/e", b"many"):
+            self._both_mkdir(self.lab.main, path)
+        for path in (b"f", b"d1/g"):
+            self.lab.make(self.lab.main, path, stat.S_IFREG | 0o644)
+            parent, _, name = path.rpartition(b"/")
+            holder = walk(root, parent)
+            assert holder is not None
+            holder.names[name] = Thing(stat.S_IFREG, 0o644)
+
+    def _both_mkdir(self, view: ViewNo, path: bytes) -> None:
+        self.lab.make(view, path, stat.S_IFDIR | 0o755)
+        parent, _, name = path.rpartition(b"/")
+        holder = walk(self.models[view], parent)
+        assert holder is not None
+        holder.names[name] = Thing(stat.S_IFDIR, 0o755)
+
+    def view(self, index: int) -> ViewNo:
+        views = sorted(self.models)
+        return views[index % len(views)]
+
+    def place(self, view: ViewNo, where: bytes, name: bytes) -> tuple[Thing | None, bytes]:
+        path = where + b"/" + name if where else name
+        return walk(self.models[view], where), path
+
+    @rule(i=st.integers(0, 5), where=DIRS, name=NAMES, is_dir=st.booleans())
+    def make(self, i: int, where: bytes, name: bytes, is_dir: bool) -> None:
+        view = self.view(i)
+        holder, path = self.place(view, where, name)
+        kind = stat.S_IFDIR if is_dir else stat.S_IFREG
+        possible = holder is not None and holder.kind == stat.S_IFDIR and name not in holder.names
+        try:
+            self.lab.make(view, path, kind | 0o644)
+        except FsError:
+            assert not possible
+            return
+        assert possible and holder is not None
+        holder.names[name] = Thing(kind, 0o644)
+
+    def files(self, view: ViewNo) -> list[bytes]:
+        """Paths of the regular files of a model, sorted: rules pick among what exists."""
+        found: list[bytes] = []
+
+        def visit(thing: Thing, path: bytes) -> None:
+            for name, below in sorted(thing.names.items()):
+                if below.kind == stat.S_IFDIR:
+                    visit(below, path + name + b"/")
+                else:
+                    found.append(path + name)
+
+        visit(self.models[view], b"")
+        return found
+
+    @rule(i=st.integers(0, 5), f=st.integers(0, 3), size=SIZES, at=AT, seed=st.integers(0, 99))
+    def write(self, i: int, f: int, size: int, at: int, seed: int) -> None:
+        view = self.view(i)
+        files = self.files(view)
+        if not files:
+            return
+        path = files[f % len(files)]
+        thing = walk(self.models[view], path)
+        assert thing is not None
+        data = blob(seed, size)
+        self.lab.write(view, self.lab.ino(view, path), at, data)
+        if len(thing.data) < at:
+            thing.data.extend(bytes(at - len(thing.data)))
+        thing.data[at : at + size] = data
+
+    @rule(i=st.integers(0, 5), f=st.integers(0, 3), size=st.integers(0, 300_000))
+    def truncate(self, i: int, f: int, size: int) -> None:
+        view = self.view(i)
+        files = self.files(view)
+        if not files:
+            return
+        path = files[f % len(files)]
+        thing = walk(self.models[view], path)
+        assert thing is not None
+        self.lab.truncate(view, self.lab.ino(view, path), size)
+        del thing.data[size:]
+        thing.data.extend(bytes(size - len(thing.data)))
+
+    @rule(i=st.integers(0, 5), where=DIRS, name=NAMES, value=st.binary(max_size=20))
+    def xattr(self, i: int, where: bytes, name: bytes, value: bytes) -> None:
+        view = self.view(i)
+        _, path = self.place(view, where, name)
+        thing = walk(self.models[view], path)
+        if thing is not None:
+            self.lab.set_xattr(view, self.lab.ino(view, path), b"user.x", value)
+            thing.xattrs[b"user.x"] = value
+
+    @rule(i=st.integers(0, 5), where=DIRS, name=NAMES, w2=DIRS, n2=NAMES)
+    def link(self, i: int, where: bytes, name: bytes, w2: bytes, n2: bytes) -> None:
+        view = self.view(i)
+        _, path = self.place(view, where, name)
+        holder, new = self.place(view, w2, n2)
+        thing = walk(self.models[view], path)
+        possible = (
+            thing is not None
+            and thing.kind == stat.S_IFREG
+            and holder is not None
+            and holder.kind == stat.S_IFDIR
+            and n2 not in holder.names
+        )
+        try:
+            self.lab.link(view, path, new)
+        except FsError:
+            assert not possible
+            return
+        assert possible and holder is not None and thing is not None
+        holder.names[n2] = thing
+
+    @rule(i=st.integers(0, 5), where=DIRS, name=NAMES)
+    def remove(self, i: int, where: bytes, name: bytes) -> None:
+        view = self.view(i)
+        holder, path = self.place(view, where, name)
+        thing = walk(self.models[view], path)
+        if thing is None or holder is None:
+            return
+        try:
+            if thing.kind == stat.S_IFDIR:
+                self.lab.rmdir(view, path)
+            else:
+                self.lab.unlink(view, path)
+        except FsError:
+            assert thing.names
+            return
+        assert not thing.names
+        del holder.names[name]
+
+    @rule(i=st.integers(0, 5), where=DIRS, name=NAMES, w2=DIRS, n2=NAMES, flags=st.sampled_from([0, 0, 1, 2]))
+    def rename(self, i: int, where: bytes, name: bytes, w2: bytes, n2: bytes, flags: int) -> None:
+        view = self.view(i)
+        holder, path = self.place(view, where, name)
+        into, new = self.place(view, w2, n2)
+        before = copy.deepcopy(self.models[view])
+        moved = holder.names.get(name) if holder is not None else None
+        target = into.names.get(n2) if into is not None else None
+        try:
+            self.lab.rename(view, path, new, flags)
+        except FsError:
+            assert _rename_refused(holder, moved, into, target, flags)
+            self._same(view, before)
+            return
+        assert holder is not None and into is not None and moved is not None
+        if flags == 2:
+            assert target is not None
+            holder.names[name], into.names[n2] = target, moved
+        elif moved is not target:
+            del holder.names[name]
+            into.names[n2] = moved
+
+    @rule(i=st.integers(0, 5), count=st.integers(1, 90), seed=st.integers(0, 3))
+    def many(self, i: int, count: int, seed: int) -> None:
+        view = self.view(i)
+        holder = walk(self.models[view], b"many")
+        if holder is None or holder.kind != stat.S_IFDIR:
+            return
+        for number in range(count):
+            name = b"%d-%d" % (seed, number)
+            if name in holder.names:
+                self.lab.unlink(view, b"many/" + name)
+                del holder.names[name]
+            else:
+                self.lab.make(view, b"many/" + name, stat.S_IFREG | 0o600)
+                holder.names[name] = Thing(stat.S_IFREG, 0o600)
+
+    @rule(i=st.integers(0, 5))
+    def checkpoint(self, i: int) -> None:
+        view = self.view(i)
+        self.number += 1
+        name = b"s%d" % self.number
+        self.lab.checkpoint(view, name)
+        self.snapshots[view, name] = copy.deepcopy(self.models[view])
+
+    @rule(i=st.integers(0, 5), s=st.integers(0, 20), old=st.booleans())
+    def fork(self, i: int, s: int, old: bool) -> None:
+        if len(self.models) > 5:
+            return
+        view = self.view(i)
+        self.number += 1
+        mine = [name for v, name in self.snapshots if v == view]
+        if old and mine:
+            name = mine[s % len(mine)]
+            new = self.lab.fork(view, b"f%d" % self.number, name)
+            self.models[new] = copy.deepcopy(self.snapshots[view, name])
+        else:
+            new = self.lab.fork(view, b"f%d" % self.number)
+            self.models[new] = copy.deepcopy(self.models[view])
+        self.snapshots[new, b"base"] = copy.deepcopy(self.models[new])
+
+    @rule(i=st.integers(0, 5), s=st.integers(0, 20))
+    def restore(self, i: int, s: int) -> None:
+        view = self.view(i)
+        mine = [name for v, name in self.snapshots if v == view]
+        if mine:
+            name = mine[s % len(mine)]
+            self.lab.restore(view, name)
+            self.models[view] = copy.deepcopy(self.snapshots[view, name])
+
+    @rule(i=st.integers(0, 5), s=st.integers(0, 20), where=DIRS, name=NAMES)
+    def restore_path(self, i: int, s: int, where: bytes, name: bytes) -> None:
+        view = self.view(i)
+        mine = [n for v, n in self.snapshots if v == view]
+        _, path = self.place(view, where, name)
+        if not mine:
+            return
+        snapshot = mine[s % len(mine)]
+        wanted = walk(self.snapshots[view, snapshot], path)
+        try:
+            self.lab.restore_path(view, snapshot, path)
+        except FsError:
+            assert wanted is None
+            return
+        assert wanted is not None
+        got = self._model_of(view, path)
+        assert _shape(got) == _shape(wanted)
+        self.models[view] = self._model_of(view, b"")
+
+    @rule()
+    def begin_cut(self) -> None:
+        if self.cut is None:
+            self.cut = cuts.begin(self.lab.engine, Lsn(self.lab.end))
+
+    @rule(fail=st.booleans())
+    def finish_cut(self, fail: bool) -> None:
+        if self.cut is None:
+            return
+        if fail:
+            cuts.undo(self.lab.engine, self.cut)
+        else:
+            self.lab.finish(self.cut)
+            self.lab.forget_decoded()
+        self.cut = None
+
+    @rule(
+        i=st.integers(0, 5),
+        f=st.integers(0, 3),
+        sizes=st.tuples(SIZES, SIZES),
+        ats=st.tuples(AT, AT),
+        seed=st.integers(0, 99),
+    )
+    def write_while_a_cut_runs(
+        self, i: int, f: int, sizes: tuple[int, int], ats: tuple[int, int], seed: int
+    ) -> None:
+        self.write(i, f, sizes[0], ats[0], seed)
+        self.begin_cut()
+        self.write(i, f, sizes[1], ats[1], seed + 1)
+        self.finish_cut(False)
+
+    @invariant()
+    def trees_are_the_models(self) -> None:
+        for view, model in self.models.items():
+            self._same(view, model)
+
+    def teardown(self) -> None:
+        self.lab.check()
+        if self.cut is not None:
+            cuts.undo(self.lab.engine, self.cut)
+        self.lab.cut()
+        self.lab.forget_decoded()
+        self.lab.check()
+        for view, model in self.models.items():
+            self._same(view, model)
+            assert_canonical(self.lab, view)
+        for (view, name), model in self.snapshots.items():
+            branch = self.lab.engine.branches[view]
+            _compare(self.lab, branch.snapshots[name].state, model)
+
+    def _same(self, view: ViewNo, model: Thing) -> None:
+        _compare(self.lab, self.lab.tree(view), model)
+
+    def _model_of(self, view: ViewNo, path: bytes) -> Thing:
+        seen: dict[Ino, Thing] = {}
+        return _as_model(self.lab, view, self.lab.ino(view, path), seen)
+
+
+def assert_canonical(lab: CoreLab, view: ViewNo) -> None:
+    """Every stored file has the chunks that cutting each of its data runs anew gives."""
+    for _, inode in radix.items(lab.engine.branches[view].head.base, lab.pages):
+        if not inode.is_file():
+            continue
+        for run in extent.data_runs(inode.tree, lab.pages):
+            assert all(isinstance(e.source, extent.ChunkRef) and e.is_whole_chunk() for _, e in run)
+            data = b"".join(lab.chunks[e.source.id] for _, e in run)
+            assert [e.length for _, e in run] == list(chunker.cut(data))
+
+
+def _rename_refused(
+    holder: Thing | None, moved: Thing | None, into: Thing | None, target: Thing | None, flags: int
+) -> bool:
+    if holder is None or into is None or moved is None or into.kind != stat.S_IFDIR:
+        return True
+    if moved.kind == stat.S_IFDIR and _holds(moved, into):
+        return True
+    if flags == 2:
+        return target is None or (target.kind == stat.S_IFDIR and _holds(target, holder))
+    if target is None:
+        return False
+    if flags == 1:
+        return True
+    if target.kind == stat.S_IFDIR:
+        return moved.kind != stat.S_IFDIR or bool(target.names)
+    return moved.kind == stat.S_IFDIR
+
+
+def _holds(top: Thing, thing: Thing) -> bool:
+    return top is thing or any(_holds(below, thing) for below in top.names.values())
+
+
+def _shape(thing: Thing) -> Any:
+    if thing.kind == stat.S_IFDIR:
+        return {name: _shape(below) for name, below in thing.names.items()}
+    return bytes(thing.data), thing.xattrs
+
+
+def _as_model(lab: CoreLab, view: ViewNo, ino: Ino, seen: dict[Ino, Thing]) -> Thing:
+    if ino in seen:
+        return seen[ino]
+    inode = lab.engine.inode(view, ino)
+    thing = seen[ino] = Thing(stat.S_IFMT(inode.mode), inode.mode & 0o7777, xattrs=dict(inode.xattrs))
+    if inode.is_dir():
+        for dentry in directory.entries(inode.tree, lab.pages):
+            thing.names[dentry.name] = _as_model(lab, view, dentry.ino, seen)
+    else:
+        thing.data = bytearray(lab.read(view, ino))
+    return thing
+
+
+def _compare(lab: CoreLab, tree: Any, model: Thing) -> None:
+    inos: dict[int, Thing] = {}
+    waiting: list[tuple[Ino, Thing]] = [(Ino(1), model)]
+    while waiting:
+        ino, thing = waiting.pop()
+        inode = tree.get(ino, lab.pages)
+        assert inode is not None
+        assert stat.S_IFMT(inode.mode) == thing.kind
+        assert dict(inode.xattrs) == thing.xattrs
+        assert inos.setdefault(ino, thing) is thing
+        if thing.kind == stat.S_IFDIR:
+            entries = {d.name: d.ino for d in directory.entries(inode.tree, lab.pages)}
+            assert entries.keys() == thing.names.keys()
+            waiting.extend((entries[name], below) for name, below in thing.names.items())
+        else:
+            assert inode.size == len(thing.data)
+            if thing.data:
+                assert _content(lab, inode) == bytes(thing.data)
+
+
+def _content(lab: CoreLab, inode: Any) -> bytes:
+    out = []
+    for piece in extent.pieces(inode.tree, 0, inode.size, lab.pages):
+        if piece.source is None:
+            out.append(bytes(piece.length))
+        else:
+            out.extend(lab.bytes_of(*at) for at in extent.locate(piece.source, piece.start, piece.length))
+    return b"".join(out)
+
+
+TestCoreAgainstModel = CoreAgainstModel.TestCase
+TestCoreAgainstModel.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
