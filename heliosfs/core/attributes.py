@@ -1,0 +1,182 @@
+"""Attributes and extended attributes. Rules of chmod(2), chown(2), truncate(2), utimensat(2), setxattr(2)."""
+
+from __future__ import annotations
+
+import errno
+import stat
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from heliosfs.core import acl, extent, oplog
+from heliosfs.core.errors import FsError
+from heliosfs.core.ids import Ino, Lsn, ViewNo
+from heliosfs.core.inode import MAX_SIZE, Inode
+from heliosfs.core.oplog import RemoveXattr, SetAttributes, SetXattr
+
+if TYPE_CHECKING:
+    from heliosfs.core.engine import Engine, Placed
+
+XATTR_NAME_MAX: Final = 255
+XATTR_VALUE_MAX: Final = 65536
+XATTR_TOTAL_MAX: Final = 1 << 20
+XATTR_CREATE: Final = 1
+XATTR_REPLACE: Final = 2
+CAPABILITY: Final = b"security.capability"
+
+
+class SetAttr(NamedTuple):
+    """What a caller wants changed; None leaves a field as it is."""
+
+    mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+    size: int | None = None
+    atime_ns: int | None = None
+    mtime_ns: int | None = None
+    ctime_ns: int | None = None
+
+
+def plan_set_attributes(engine: Engine, view: ViewNo, ino: Ino, wanted: SetAttr, now_ns: int) -> SetAttributes:
+    """Plan a change of attributes.
+
+    Raises:
+        FsError: EROFS, ESTALE; EISDIR or EINVAL to truncate what is no regular file; EFBIG.
+    """
+    engine.writable(view)
+    inode = engine.inode(view, ino)
+    mask = 0
+    if wanted.mode is not None:
+        mask |= oplog.SET_MODE
+    if wanted.uid is not None:
+        mask |= oplog.SET_UID
+    if wanted.gid is not None:
+        mask |= oplog.SET_GID
+    if wanted.size is not None:
+        if not inode.is_file():
+            raise FsError(errno.EISDIR if inode.is_dir() else errno.EINVAL)
+        if not 0 <= wanted.size <= MAX_SIZE:
+            raise FsError(errno.EFBIG)
+        if inode.tree is not None and wanted.size < inode.size:
+            extent.punch(inode.tree, wanted.size, inode.size, engine.pages)
+        mask |= oplog.SET_SIZE
+    if wanted.atime_ns is not None:
+        mask |= oplog.SET_ATIME
+    if wanted.mtime_ns is not None:
+        mask |= oplog.SET_MTIME
+    return SetAttributes(
+        view,
+        ino,
+        now_ns,
+        mask,
+        wanted.mode or 0,
+        wanted.uid or 0,
+        wanted.gid or 0,
+        wanted.size or 0,
+        wanted.atime_ns or 0,
+        wanted.mtime_ns or 0,
+    )
+
+
+def apply_set_attributes(engine: Engine, record: SetAttributes, place: Placed) -> Inode:
+    """The inode after the change."""
+    branch = engine.branches[record.view]
+    inode = engine.edit(branch, record.ino, Lsn(place.lsn))
+    mask = record.mask
+    if mask & (oplog.SET_UID | oplog.SET_GID):
+        if mask & oplog.SET_UID:
+            inode.uid = record.uid
+        if mask & oplog.SET_GID:
+            inode.gid = record.gid
+        if not inode.is_dir():
+            clear_privileges(inode)
+        if inode.ino == 1:
+            branch.uid, branch.gid = inode.uid, inode.gid
+    if mask & oplog.SET_MODE:
+        inode.mode = inode.mode & 0o170000 | record.mode & 0o7777
+        if inode.xattrs and acl.ACCESS in inode.xattrs:
+            access = acl.with_mode(inode.xattrs[acl.ACCESS], inode.mode)
+            inode.xattrs = {**inode.xattrs, acl.ACCESS: access}
+    if mask & oplog.SET_SIZE:
+        size = record.size
+        if size < inode.size and inode.tree is not None:
+            inode.tree, freed = extent.punch(inode.tree, size, inode.size, engine.pages)
+            inode.allocated -= freed
+        if inode.nlink:
+            branch.head.size_bytes += size - inode.size
+        inode.size = size
+        inode.mtime_ns = record.now_ns
+        clear_privileges(inode)
+    if mask & oplog.SET_ATIME:
+        inode.atime_set_ns = record.atime_ns
+    if mask & oplog.SET_MTIME:
+        inode.mtime_ns = record.mtime_ns
+    inode.ctime_ns = record.now_ns
+    return inode
+
+
+def clear_privileges(inode: Inode) -> None:
+    """Set-id bits and file capabilities do not outlive a change of owner or content.
+
+    Source: chown(2), write(2); set-group-ID without group execute is mandatory locking and stays.
+    """
+    mode = inode.mode
+    if mode & (stat.S_ISUID | stat.S_ISGID):
+        mode &= ~stat.S_ISUID
+        if mode & stat.S_IXGRP:
+            mode &= ~stat.S_ISGID
+        inode.mode = mode
+    if inode.xattrs and CAPABILITY in inode.xattrs:
+        inode.xattrs = {name: value for name, value in inode.xattrs.items() if name != CAPABILITY}
+
+
+def plan_set_xattr(
+    engine: Engine, view: ViewNo, ino: Ino, name: bytes, value: bytes, flags: int, now_ns: int
+) -> SetXattr:
+    """Plan to set an extended attribute.
+
+    Raises:
+        FsError: ERANGE (name), E2BIG (value), ENOSPC (1 MiB in all), EEXIST, ENODATA, EROFS, ESTALE.
+    """
+    engine.writable(view)
+    inode = engine.inode(view, ino)
+    if not 0 < len(name) <= XATTR_NAME_MAX:
+        raise FsError(errno.ERANGE)
+    if len(value) > XATTR_VALUE_MAX:
+        raise FsError(errno.E2BIG)
+    present = name in inode.xattrs
+    if flags & XATTR_CREATE and present:
+        raise FsError(errno.EEXIST)
+    if flags & XATTR_REPLACE and not present:
+        raise FsError(errno.ENODATA)
+    total = sum(len(n) + len(v) for n, v in inode.xattrs.items() if n != name)
+    if total + len(name) + len(value) > XATTR_TOTAL_MAX:
+        raise FsError(errno.ENOSPC)
+    return SetXattr(view, ino, now_ns, name, value)
+
+
+def apply_set_xattr(engine: Engine, record: SetXattr, place: Placed) -> Inode:
+    """The inode with the attribute."""
+    inode = engine.edit(engine.branches[record.view], record.ino, Lsn(place.lsn))
+    inode.ctime_ns = record.now_ns
+    if record.name == acl.ACCESS:
+        inode.mode = acl.mode_of(record.value, inode.mode)
+        if len(list(acl.entries(record.value))) <= 3:
+            inode.xattrs = {name: value for name, value in inode.xattrs.items() if name != acl.ACCESS}
+            return inode
+    inode.xattrs = {**inode.xattrs, record.name: record.value}
+    return inode
+
+
+def plan_remove_xattr(engine: Engine, view: ViewNo, ino: Ino, name: bytes, now_ns: int) -> RemoveXattr:
+    """Plan to remove an extended attribute. Raises FsError: ENODATA, EROFS, ESTALE."""
+    engine.writable(view)
+    if name not in engine.inode(view, ino).xattrs:
+        raise FsError(errno.ENODATA)
+    return RemoveXattr(view, ino, now_ns, name)
+
+
+def apply_remove_xattr(engine: Engine, record: RemoveXattr, place: Placed) -> Inode:
+    """The inode without the attribute."""
+    inode = engine.edit(engine.branches[record.view], record.ino, Lsn(place.lsn))
+    inode.xattrs = {name: value for name, value in inode.xattrs.items() if name != record.name}
+    inode.ctime_ns = record.now_ns
+    return inode

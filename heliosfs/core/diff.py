@@ -1,0 +1,85 @@
+"""What differs between two versions of a tree, in time proportional to the difference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple, TypeAlias
+
+from heliosfs.core import directory, radix
+from heliosfs.core.ids import Ino, ViewNo
+from heliosfs.core.inode import Inode, same_record
+from heliosfs.core.radix import Pages
+from heliosfs.core.view import State, View
+
+Difference: TypeAlias = tuple[Ino, Inode | None, Inode | None]
+"""(inode number, version in the old tree or None, version in the new tree or None)."""
+
+
+class Change(NamedTuple):
+    """Something that a kernel must forget.
+
+    Attributes:
+        ino: The inode; 0: every node of a view that has died.
+        data: Its pages too, not its attributes alone.
+        names: Entries of this directory that lead elsewhere now, or nowhere.
+        gone: The inode has left the view.
+    """
+
+    view: ViewNo
+    ino: Ino
+    data: bool
+    names: tuple[bytes, ...]
+    gone: bool = False
+
+
+def differences(old: View | State, new: View | State, pages: Pages) -> Iterator[Difference]:
+    """Inodes whose records differ. O(differing inodes + overlays where no common ancestor is in memory)."""
+    for ino in _candidates(old, new, pages):
+        before = old.get(ino, pages)
+        after = new.get(ino, pages)
+        if not same_record(before, after):
+            yield ino, before, after
+
+
+def _candidates(old: View | State, new: View | State, pages: Pages) -> set[Ino]:
+    below = _deltas_down_to(old, new)
+    if below is None:
+        below = _deltas_down_to(new, old)
+    if below is not None:
+        return below
+    found: set[Ino] = set()
+    if old.overlay is not new.overlay:
+        found.update(old.overlay, new.overlay)
+    found.update(Ino(key) for key, _, _ in radix.difference(old.base, new.base, pages))
+    return found
+
+
+def _deltas_down_to(top: View | State, ancestor: View | State) -> set[Ino] | None:
+    """Numbers changed between an ancestor and `top`; None if it is none (or is stored already)."""
+    if top is ancestor:
+        return set()
+    found: set[Ino] = set(top.changed if isinstance(top, View) else top.delta)
+    state = top.parent
+    while state is not None:
+        if state is ancestor:
+            return found
+        found.update(state.delta)
+        state = state.parent
+    return None
+
+
+def kernel_changes(view: ViewNo, found: list[Difference], pages: Pages) -> list[Change]:
+    """What a kernel that has cached the old version must forget of each inode."""
+    changes: list[Change] = []
+    for ino, before, after in found:
+        if after is None:
+            changes.append(Change(view, ino, True, (), gone=True))
+        elif before is None:
+            changes.append(Change(view, ino, True, ()))
+        elif after.is_dir():
+            names = tuple(directory.differing_names(before.tree, after.tree, pages))
+            changes.append(Change(view, ino, False, names))
+        else:
+            data = before.tree is not after.tree or before.size != after.size
+            changes.append(Change(view, ino, data, ()))
+    return changes

@@ -1,0 +1,40 @@
+"""The one door: validate, append, apply. Transports, control and the command line call nothing else.
+
+types.py      values that go in and out
+door.py       plan, append, apply; pages loaded on demand; time
+files.py      what a kernel asks of a tree
+versions.py   checkpoint, fork, restore, discard; questions about branches and snapshots
+observing.py  status, stats, the operation log
+adopting.py   making a branch equal to an imported tree
+opening.py    from a directory to a Filesystem, and back
+"""
+
+from heliosfs.filesystem.opening import Filesystem, StoreOptions, open_filesystem
+from heliosfs.filesystem.types import (
+    Attributes,
+    BranchInfo,
+    Caller,
+    Change,
+    Entry,
+    Invalidator,
+    Outcome,
+    SetAttr,
+    SnapshotInfo,
+    StatFs,
+)
+
+__all__ = [
+    "Attributes",
+    "BranchInfo",
+    "Caller",
+    "Change",
+    "Entry",
+    "Filesystem",
+    "Invalidator",
+    "Outcome",
+    "SetAttr",
+    "SnapshotInfo",
+    "StatFs",
+    "StoreOptions",
+    "open_filesystem",
+]

@@ -1,0 +1,117 @@
+"""What every operation shares: plan against loaded pages, append, apply.
+
+    record = plan(...)             # FsError: nothing happened
+    place = log.append(record)     # OSError: nothing happened
+    reply = engine.apply(record)   # cannot fail
+
+Between a successful plan and its apply there is no await, so no other change comes between (docs/concurrency.md).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+import trio
+
+from heliosfs.core.engine import Engine
+from heliosfs.core.errors import NeedPages
+from heliosfs.core.ids import Lsn, PageId
+from heliosfs.core.oplog import Record, Write
+from heliosfs.storage.log import GroupCommit, Log
+from heliosfs.storage.pagestore import PageCache
+from heliosfs.storage.persist import Persister
+
+T = TypeVar("T")
+_PATIENCE: Final = 24
+"""Retries of one plan before its pages are loaded on the loop: a plan that walks the whole tree would
+otherwise start again for each of them."""
+
+
+class Door:
+    """The engine behind its log."""
+
+    def __init__(
+        self, engine: Engine, log: Log, commit: GroupCommit, cache: PageCache, persister: Persister
+    ) -> None:
+        self.engine = engine
+        self.log = log
+        self.commit = commit
+        self.cache = cache
+        self.persister = persister
+        self._loading: dict[PageId, trio.Event] = {}
+
+    def now(self) -> int:
+        """Nanoseconds since 1970, greater than every time before: two changes never have one ctime."""
+        engine = self.engine
+        now = time.time_ns()
+        if now <= engine.last_ns:
+            now = engine.last_ns + 1
+        engine.last_ns = now
+        return now
+
+    async def planned(self, plan: Callable[..., T], *args: Any) -> T:
+        """What `plan(*args)` gives, its pages loaded off the loop as it asks for them."""
+        for _ in range(_PATIENCE):
+            try:
+                return plan(*args)
+            except NeedPages as need:
+                await self.load(need.ids)
+        with self.cache.blocking():
+            return plan(*args)
+
+    async def load(self, ids: tuple[PageId, ...]) -> None:
+        """Bring pages into the cache; each is read once however many wait. Raises Damaged."""
+        wanted = []
+        for page_id in ids:
+            event = self._loading.get(page_id)
+            if event is not None:
+                await event.wait()
+            else:
+                wanted.append(page_id)
+                self._loading[page_id] = trio.Event()
+        if not wanted:
+            return
+        try:
+            for page_id, encoded in zip(wanted, await trio.to_thread.run_sync(self._read, wanted), strict=True):
+                self.cache.add(page_id, encoded)
+        finally:
+            for page_id in wanted:
+                self._loading.pop(page_id).set()
+
+    def _read(self, ids: list[PageId]) -> list[bytes]:
+        return [self.cache.load(page_id) for page_id in ids]
+
+    def carry_out(self, record: Record) -> Any:
+        """Append and apply a planned record. Raises OSError where the log cannot take it."""
+        place = self.log.append(record.KIND, record.encode())
+        self.cache.begin_blocking()
+        try:
+            return self.engine.apply(record, place)
+        finally:
+            self.cache.end_blocking()
+
+    def carry_out_write(self, record: Write, data: bytes) -> Any:
+        """As `carry_out`, with the bytes of a write as payload."""
+        place = self.log.append(record.KIND, record.encode(), data)
+        self.cache.begin_blocking()
+        try:
+            return self.engine.apply(record, place)
+        finally:
+            self.cache.end_blocking()
+
+    async def change(self, plan: Callable[..., Record], *args: Any) -> Any:
+        """Plan and carry out, waiting for room in the log first."""
+        if self.log.over_budget:
+            await self.persister.wait_for_room()
+        return self.carry_out(await self.planned(plan, *args))
+
+    def durable(self, lsn: int) -> bool:
+        """Whether what ended at `lsn` survives power loss."""
+        return lsn <= self.log.durable_lsn or lsn <= self.persister.persisted
+
+    async def wait_durable(self, lsn: Lsn) -> None:
+        """Return when what ended at `lsn` survives power loss. Raises OSError (EIO) if it cannot."""
+        if not self.durable(lsn):
+            await self.commit.wait_durable(lsn)

@@ -1,0 +1,122 @@
+"""What can be asked about the whole: status, stats, the operation log. Never waits."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+
+from rocksdict import Rdict
+
+from cas.cache import ChunkCache
+from cas.index import ChunkIndex
+from heliosfs.core.ids import ViewNo
+from heliosfs.filesystem.versions import VersionOperations
+from heliosfs.storage import refstore
+from heliosfs.storage.workers import WorkerPool
+
+
+class Observing(VersionOperations):
+    """Figures and history of a store."""
+
+    db: Rdict
+    index: ChunkIndex
+    chunks: ChunkCache
+    pool: WorkerPool
+    options: dict[str, object]
+
+    def oplog(self, view: ViewNo | None, limit: int) -> list[dict[str, object]]:
+        """The newest `limit` lines of the operation log, oldest first; of one branch and those below it.
+
+        Each has lsn, time_ns, verb, branch, name, id, uid, pid. O(limit), more where other branches' lines
+        have to be passed over.
+        """
+        waiting = [*self.persister.storing_events, *self.engine.events]
+        if view is None:
+            return [*refstore.events(self.db, limit), *waiting][-limit:] if limit > 0 else []
+        path = self.engine.writable(view).path.decode("utf-8", "surrogateescape")
+
+        def mine(line: dict[str, object]) -> bool:
+            branch = str(line["branch"])
+            return branch == path or branch.startswith(path + "/")
+
+        found = [line for line in waiting if mine(line)]
+        reach = max(limit * 4, 1000)
+        while len(found) < limit:
+            stored = refstore.events(self.db, reach)
+            found = [line for line in (*stored, *waiting) if mine(line)]
+            if len(stored) < reach:
+                break
+            reach *= 4
+        return found[-limit:] if limit > 0 else []
+
+    def status(self, view: ViewNo | None) -> dict[str, object]:
+        """How the store is: what is durable, what waits, what has failed."""
+        log = self.log
+        persister = self.persister
+        failed = log.failed
+        status: dict[str, object] = {
+            "store": os.fsdecode(self.store_path),
+            "worker_pid": os.getpid(),
+            "durable": self.durable(log.end),
+            "persisted": not persister.dirty(),
+            "read_only": failed is not None,
+            "error": str(failed or persister.failed or "") or None,
+            "log": {
+                "end": log.end,
+                "durable": max(log.durable_lsn, persister.persisted),
+                "persisted": persister.persisted,
+                "used_bytes": log.used_bytes,
+                "budget_bytes": log.budget_bytes,
+            },
+            "cuts": persister.cuts,
+            "last_cut_seconds": round(persister.last_seconds, 6),
+            "recovery": self.options.get("recovery"),
+            "branches": len(self.engine.branches),
+            "snapshots": sum(len(b.snapshots) for b in self.engine.branches.values()),
+            "options": {k: v for k, v in self.options.items() if k != "recovery"},
+        }
+        if view is not None:
+            info = self.branch(view)
+            latest = self.latest(view)
+            status["branch"] = info.path.decode("utf-8", "surrogateescape")
+            status["latest"] = latest.decode() if latest is not None else None
+            status["files"] = info.files
+            status["size_bytes"] = info.size
+            status["unlinked_open_files"] = len(self.engine.branches[view].orphans)
+        return status
+
+    def stats(self) -> dict[str, object]:
+        """Counters: what is stored, what is cached. True numbers, since the start unless they say otherwise."""
+        stored = self.index.stats()
+        cached = self.chunks.stats()
+        branches = self.engine.branches.values()
+        return {
+            "chunks": {
+                "count": stored.chunks,
+                "stored_bytes": stored.stored_bytes,
+                "raw_bytes": stored.raw_bytes,
+            },
+            "trees": {
+                "files": sum(branch.head.files for branch in branches),
+                "logical_bytes": sum(branch.head.size_bytes for branch in branches),
+                "overlay_inodes": sum(len(branch.head.overlay) for branch in branches),
+            },
+            "chunk_cache": {
+                "hits": cached.hits,
+                "misses": cached.misses,
+                "evictions": cached.evictions,
+                "bytes": cached.bytes,
+                "budget_bytes": cached.budget_bytes,
+            },
+            "page_cache": {
+                "pages": len(self.cache),
+                "hits": self.cache.hits,
+                "misses": self.cache.misses,
+                "evictions": self.cache.evictions,
+                "bytes": self.cache.used_bytes,
+                "budget_bytes": self.cache.budget_bytes,
+            },
+            "log": self.log.stats(),
+            "workers": dataclasses.asdict(self.pool.stats()),
+            "cold_reads": self.reader.cold_reads,
+        }

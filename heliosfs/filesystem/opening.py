@@ -1,0 +1,164 @@
+"""Opening a store: lock, refs, recovery from the log, background tasks; and closing it in order."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from cas.cache import ChunkCache
+from cas.index import ChunkIndex
+from cas.packs import PackReader
+from heliosfs.core import oplog
+from heliosfs.core.engine import Engine
+from heliosfs.core.errors import Damaged
+from heliosfs.core.ids import Lsn
+from heliosfs.filesystem.adopting import Adopting
+from heliosfs.storage import refstore
+from heliosfs.storage.layout import StoreLayout
+from heliosfs.storage.log import GroupCommit, Log, Place
+from heliosfs.storage.pagestore import PageCache, PageStore
+from heliosfs.storage.persist import Persister
+from heliosfs.storage.reading import Reader
+from heliosfs.storage.workers import WorkerPool
+
+log_ = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, frozen=True)
+class StoreOptions:
+    """Store-wide options, set by the first mount.
+
+    Attributes:
+        memory: Bytes for decoded pages and chunks; not the whole process.
+        log: Bytes that the log may hold before writers wait.
+        commit_s: What is older than this survives power loss.
+    """
+
+    memory: int = 128 << 20
+    log: int = 1 << 30
+    commit_s: float = 1.0
+
+
+class Filesystem(Adopting):
+    """The one door to a store. See the modules of this package for its operations."""
+
+    layout: StoreLayout
+
+
+@asynccontextmanager
+async def open_filesystem(
+    path: Path | str, options: StoreOptions | None = None, *, create: bool = False, background: bool = True
+) -> AsyncIterator[Filesystem]:
+    """Open a store for this process alone, replay its log, and run its background work until closed.
+
+    Args:
+        create: Make the store first if there is none.
+        background: Run the persister and the commit interval; without it only what is asked for is stored.
+
+    Raises:
+        StoreAbsent, StoreLocked, StoreNewer, StoreDamaged, StoreOccupied: See storage.errors.
+        OSError: The disk.
+    """
+    options = options or StoreOptions()
+    directory = Path(os.fspath(path)).absolute()
+    if create and not StoreLayout.is_store(directory):
+        StoreLayout.create(directory).close()
+    layout = StoreLayout.open(directory)
+    try:
+        fs = _assemble(layout, options)
+        try:
+            async with trio.open_nursery() as nursery:
+                fs.pool.start()
+                if background:
+                    nursery.start_soon(fs.persister.run)
+                    nursery.start_soon(fs.commit.run_interval, options.commit_s)
+                try:
+                    yield fs
+                finally:
+                    with trio.CancelScope(shield=True):
+                        await _settle(fs)
+                    nursery.cancel_scope.cancel()
+        finally:
+            with trio.CancelScope(shield=True):
+                await fs.pool.close()
+            fs.reader.close()
+            fs.log.close()
+    finally:
+        layout.close()
+
+
+def _assemble(layout: StoreLayout, options: StoreOptions) -> Filesystem:
+    began = time.perf_counter()
+    db = layout.open_db()
+    page_store = PageStore(db)
+    cache = PageCache(page_store, options.memory // 2)
+    engine = Engine(cache)
+    stored = refstore.load(db, engine)
+    if stored is None:
+        owner = os.stat(layout.path)
+        engine.found(owner.st_uid, owner.st_gid, time.time_ns())
+    start = stored.position if stored is not None else Lsn(0)
+
+    def replay(lsn: Lsn, end: Lsn, kind: int, body: bytes | memoryview, place: Place) -> None:
+        try:
+            record = oplog.decode(kind, body)
+        except oplog.BadRecord as error:
+            raise Damaged(f"log record {lsn}", f"log record at {lsn}: {error}") from error
+        engine.last_ns = max(engine.last_ns, getattr(record, "now_ns", 0))
+        engine.apply(record, place)
+
+    with cache.blocking():
+        log = Log.open(layout.log_dir, budget_bytes=options.log, start=start, on_record=replay)
+    for branch in engine.branches.values():
+        # No kernel knows them any more: a new mount is a new connection.
+        branch.orphans.clear()
+    index = ChunkIndex(db)
+    commit = GroupCommit(log)
+    pool = WorkerPool(layout.packs_dir, index)
+    fs = Filesystem(
+        engine,
+        log,
+        commit,
+        cache,
+        Persister(engine, log, commit, db, page_store, cache, index, pool, start),
+    )
+    fs.db = db
+    fs.index = index
+    fs.pool = pool
+    fs.page_store = page_store
+    fs.chunks = ChunkCache(options.memory - options.memory // 2)
+    fs.reader = Reader(log, index, PackReader(layout.packs_dir), fs.chunks)
+    fs.store_path = layout.path
+    fs.layout = layout
+    fs.invalidators = []
+    fs.mounted_views = set()
+    recovery = log.recovery
+    fs.options = {
+        "memory": options.memory,
+        "log": options.log,
+        "commit": options.commit_s,
+        "recovery": {
+            "records": recovery.records,
+            "bytes": recovery.bytes,
+            "torn_bytes": recovery.torn_bytes,
+            "seconds": round(time.perf_counter() - began, 6),
+        },
+    }
+    return fs
+
+
+async def _settle(fs: Filesystem) -> None:
+    """Leave a store that opens at once: a last cut, so that nothing is to be replayed."""
+    if not fs.persister.dirty():
+        return
+    try:
+        await fs.persister.persist()
+    except (OSError, Damaged, ExceptionGroup) as error:
+        log_.error("the last cut failed; the log will be replayed: %s", error)

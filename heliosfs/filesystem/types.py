@@ -1,0 +1,140 @@
+"""What goes in and out of the door: plain values, the same for every transport and for control."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from heliosfs.core.attributes import SetAttr
+from heliosfs.core.diff import Change
+from heliosfs.core.ids import Lsn, NodeId, ViewNo
+
+__all__ = [
+    "Attributes",
+    "BranchInfo",
+    "Caller",
+    "Change",
+    "Entry",
+    "Invalidator",
+    "Outcome",
+    "SetAttr",
+    "SnapshotInfo",
+    "StatFs",
+]
+
+
+class Attributes(Protocol):
+    """What stat(2) shows. Read it at once: it may be a live inode. blocks are of 512 bytes."""
+
+    @property
+    def mode(self) -> int: ...
+    @property
+    def nlink(self) -> int: ...
+    @property
+    def uid(self) -> int: ...
+    @property
+    def gid(self) -> int: ...
+    @property
+    def rdev(self) -> int: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def blocks(self) -> int: ...
+    @property
+    def atime_ns(self) -> int: ...
+    @property
+    def mtime_ns(self) -> int: ...
+    @property
+    def ctime_ns(self) -> int: ...
+
+
+@dataclass(slots=True, frozen=True)
+class Caller:
+    """Who asks. The pid is a thread's, and 0 from outside of the daemon's pid namespace."""
+
+    uid: int
+    gid: int
+    pid: int = 0
+    umask: int = 0
+
+
+class Entry(NamedTuple):
+    """A name's inode: node id (what st_ino shows), attributes, FUSE generation, and whether to cache it."""
+
+    node: NodeId
+    attr: Attributes
+    generation: int = 0
+    cacheable: bool = True
+
+
+class StatFs(NamedTuple):
+    """statvfs(3) of the store: blocks of `f_frsize` bytes; files are inode numbers."""
+
+    f_bsize: int
+    f_frsize: int
+    f_blocks: int
+    f_bfree: int
+    f_bavail: int
+    f_files: int
+    f_ffree: int
+    f_favail: int
+    f_namemax: int
+
+
+class Invalidator(Protocol):
+    """A session that makes its kernel forget."""
+
+    async def invalidate(self, changes: Sequence[Change]) -> None:
+        """Return when nothing stale is left in the kernel."""
+        ...
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a versioning verb did.
+
+    Attributes:
+        changes: What kernels must forget, not yet told: `publish` them.
+        extra: Further keys of the JSON reply.
+    """
+
+    verb: str
+    id: str | None
+    name: str | None
+    lsn: Lsn
+    durable: bool
+    time_ns: int
+    changes: list[Change] = field(default_factory=list)
+    extra: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass(slots=True, frozen=True)
+class BranchInfo:
+    """A branch: `path` is its names from the first branch down, as in b"main/exp/a"."""
+
+    id: int
+    name: bytes
+    path: bytes
+    view: ViewNo
+    parent: int | None
+    owner_uid: int
+    owner_gid: int
+    children: int
+    created_ns: int
+    files: int
+    size: int
+
+
+@dataclass(slots=True, frozen=True)
+class SnapshotInfo:
+    """A snapshot: size in logical bytes, `root` once it is persisted."""
+
+    id: str
+    name: bytes
+    time_ns: int
+    kind: str
+    durable: bool
+    root: str | None
+    size: int
+    files: int

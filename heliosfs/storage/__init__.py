@@ -1,0 +1,1 @@
+"""Where state lives: the log, chunks, pages, refs, and the work that moves data between them."""

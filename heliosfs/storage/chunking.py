@@ -1,0 +1,122 @@
+"""Canonical chunks for the files of a cut: plans in the core, cutting in worker processes.
+
+Must not know: views, refs, when a cut happens.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from cas.index import ChunkIndex
+from heliosfs.core import recut
+from heliosfs.core.errors import Damaged
+from heliosfs.core.extent import ChunkRef, LogData, Source
+from heliosfs.core.inode import Inode
+from heliosfs.core.radix import Tree
+from heliosfs.core.recut import Cutting, Region, RunPlan
+from heliosfs.storage.log import Log
+from heliosfs.storage.pagestore import PageCache
+from heliosfs.storage.workers import ChunkSource, CutRun, LogSource, WorkerPool
+
+if TYPE_CHECKING:
+    from heliosfs.storage.persist import Breath
+
+_JOB_RUNS: Final = 200
+_JOB_BYTES: Final = 16 << 20
+_Moves = list[tuple[LogData, list[tuple[int, int, ChunkRef, int]]]]
+_Cut = tuple[int, Region]
+
+
+class FileCutter:
+    """Makes the stored form of file contents."""
+
+    def __init__(self, log: Log, index: ChunkIndex, cache: PageCache, pool: WorkerPool) -> None:
+        self._log = log
+        self._index = index
+        self._cache = cache
+        self._pool = pool
+
+    async def canonical(self, inodes: list[Inode], moves: _Moves, breath: Breath) -> dict[int, Tree]:
+        """The canonical extents of each file that has to be cut, by id() of the inode; adds to `moves`.
+
+        Raises:
+            Damaged: Bytes that are to be cut cannot be read (EIO).
+            OSError: The chunks cannot be stored (ENOSPC, EIO).
+        """
+        todo: list[_Cut] = []
+        runs: list[tuple[int, RunPlan]] = []
+        by_id: dict[int, Inode] = {}
+        for inode in inodes:
+            with self._cache.blocking():
+                plans = recut.plan(inode, self._cache)
+            for run in plans:
+                runs.append((id(inode), run))
+                todo.extend((id(inode), region) for region in run.regions)
+                by_id[id(inode)] = inode
+            await breath.take()
+        results: dict[tuple[int, int], Cutting] = {}
+        await self._cut_all(todo, results)
+        done: dict[int, list[tuple[Region, Cutting]]] = {}
+        for key, run in runs:
+            done.setdefault(key, []).extend(await self._settle(key, run, results))
+        trees: dict[int, Tree] = {}
+        for key, cuttings in done.items():
+            with self._cache.blocking():
+                trees[key], moved = recut.apply_cuttings(by_id[key].tree, cuttings, self._cache)
+            moves.extend(moved)
+            await breath.take()
+        return trees
+
+    async def _settle(
+        self, key: int, run: RunPlan, results: dict[tuple[int, int], Cutting]
+    ) -> list[tuple[Region, Cutting]]:
+        """The cuttings of a run's regions; where one met no boundary, the rest of the run is cut again."""
+        done: list[tuple[Region, Cutting]] = []
+        for region in run.regions:
+            cutting = results[key, region.offset]
+            if not cutting.met(region):
+                rest = recut.rest_of(run, region)
+                again: dict[tuple[int, int], Cutting] = {}
+                await self._cut_all([(key, rest)], again)
+                done.append((rest, again[key, rest.offset]))
+                break
+            done.append((region, cutting))
+        return done
+
+    async def _cut_all(self, todo: list[_Cut], results: dict[tuple[int, int], Cutting]) -> None:
+        async with trio.open_nursery() as nursery:
+            limit = trio.CapacityLimiter(4)
+            batch: list[_Cut] = []
+            size = 0
+            for item in todo:
+                batch.append(item)
+                size += sum(length for _, _, length in item[1].sources)
+                if len(batch) >= _JOB_RUNS or size >= _JOB_BYTES:
+                    nursery.start_soon(self._job, batch, results, limit)
+                    batch, size = [], 0
+            if batch:
+                nursery.start_soon(self._job, batch, results, limit)
+
+    async def _job(
+        self, batch: list[_Cut], results: dict[tuple[int, int], Cutting], limit: trio.CapacityLimiter
+    ) -> None:
+        async with limit:
+            runs = [
+                CutRun(tuple(self._source(*source) for source in region.sources), region.resync)
+                for _, region in batch
+            ]
+            for (key, region), result in zip(batch, await self._pool.cut_runs(runs), strict=True):
+                results[key, region.offset] = Cutting(result.pieces, result.consumed)
+
+    def _source(self, source: Source, start: int, length: int) -> LogSource | ChunkSource:
+        if type(source) is LogData:
+            path, salt = self._log.locate(source.life)
+            return LogSource(path, salt, source.offset, source.length, source.sums, start, length)
+        assert type(source) is ChunkRef
+        stored = self._index.get(source.id)
+        if stored is None:
+            raise Damaged(source.id.hex(), f"chunk {source.id.hex()} is missing")
+        place = stored.place
+        return ChunkSource(place.pack, place.offset, place.length, source.id, start, length)

@@ -1,0 +1,155 @@
+"""The store's directory: what lies where, its lock, its format version (docs/format/store.md).
+
+Must not know: what the log, packs and database hold.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from pathlib import Path
+from typing import Final, Self
+
+from rocksdict import Rdict
+
+from cas.database import open_database
+from cas.errors import StoreLocked as Locked
+from cas.lock import StoreLock
+from heliosfs.storage.errors import (
+    StoreAbsent,
+    StoreDamaged,
+    StoreExists,
+    StoreLocked,
+    StoreNewer,
+    StoreOccupied,
+)
+
+VERSION: Final = 0
+_FIRST_LINE: Final = "heliosfs store"
+_OURS: Final = frozenset(("format", "format.new", "lock", "socket", "log", "packs", "db", "daemon.log"))
+
+
+class StoreLayout:
+    """An open store: the lock is held until `close`.
+
+    Attributes:
+        path: Its directory. log_dir, packs_dir, db_dir, socket, daemon_log: what is in it.
+        store_id: 32 hex digits, random, for ever.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.log_dir = path / "log"
+        self.packs_dir = path / "packs"
+        self.db_dir = path / "db"
+        self.socket = path / "socket"
+        self.daemon_log = path / "daemon.log"
+        self.store_id = ""
+        self._lock: StoreLock | None = None
+        self._db: Rdict | None = None
+
+    @staticmethod
+    def is_store(path: Path) -> bool:
+        """Whether there is a store at `path`, of whatever version."""
+        return (path / "format").is_file()
+
+    @classmethod
+    def create(cls, path: Path) -> Self:
+        """Make a store and open it. Parents are made too.
+
+        Raises:
+            StoreExists, StoreOccupied (something else is there), StoreLocked. OSError.
+        """
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if cls.is_store(path):
+            raise StoreExists(path)
+        for entry in sorted(os.listdir(path)):
+            if entry not in _OURS:
+                raise StoreOccupied(path, entry)
+        path.chmod(0o700)
+        layout = cls(path)
+        layout._take_lock()
+        try:
+            for directory in (layout.log_dir, layout.packs_dir, layout.db_dir):
+                directory.mkdir(mode=0o700, exist_ok=True)
+            layout.store_id = secrets.token_hex(16)
+            layout._write_format()
+        except BaseException:
+            layout.close()
+            raise
+        return layout
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open a store.
+
+        Raises:
+            StoreAbsent, StoreLocked, StoreNewer, StoreDamaged. OSError.
+        """
+        if not cls.is_store(path):
+            raise StoreAbsent(path)
+        layout = cls(path)
+        layout._read_format()
+        layout._take_lock()
+        try:
+            for directory in (layout.log_dir, layout.packs_dir, layout.db_dir):
+                if not directory.is_dir():
+                    raise StoreDamaged(path, f"{directory.name} is missing")
+        except BaseException:
+            layout.close()
+            raise
+        return layout
+
+    def _take_lock(self) -> None:
+        try:
+            self._lock = StoreLock(self.path / "lock")
+        except Locked as error:
+            raise StoreLocked(self.path, error.pid) from None
+
+    def _write_format(self) -> None:
+        """The file that makes the directory a store; it appears whole or not at all."""
+        new = self.path / "format.new"
+        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(fd, f"{_FIRST_LINE}\nversion {VERSION}\nid {self.store_id}\n".encode())
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        new.rename(self.path / "format")
+        directory = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+    def _read_format(self) -> None:
+        try:
+            lines = (self.path / "format").read_text("ascii").splitlines()
+            version = int(lines[1].removeprefix("version "))
+            if lines[0] != _FIRST_LINE or not lines[1].startswith("version "):
+                raise ValueError
+        except (ValueError, IndexError):
+            raise StoreDamaged(self.path, "its format file is damaged") from None
+        if version > VERSION:
+            raise StoreNewer(self.path, version)
+        with contextlib.suppress(IndexError):
+            self.store_id = lines[2].removeprefix("id ")
+
+    def open_db(self) -> Rdict:
+        """The database, opened once. Raises StoreDamaged when RocksDB refuses it."""
+        if self._db is None:
+            try:
+                self._db = open_database(self.db_dir)
+            except Exception as error:
+                raise StoreDamaged(self.path, f"its database cannot be opened: {error}") from error
+        return self._db
+
+    def close(self) -> None:
+        """Close the database and give the lock back. Idempotent."""
+        if self._db is not None:
+            self._db.close()
+            self._db = None
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None

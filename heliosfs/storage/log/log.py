@@ -1,0 +1,325 @@
+"""The log: records appended to the current life, read back verified, released as a prefix.
+
+Invariants: a record is whole or absent; `end` moves only when a record is whole on the file; the durable
+position never exceeds what was synced; lives are released oldest first and none that is pinned.
+Appending and releasing happen on one thread; `sync`, `read` and `read_blocks` may be called from others.
+Must not know: what records mean, filesystems, the event loop.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+from zlib import crc32
+
+from heliosfs.core.ids import Lsn
+from heliosfs.storage.errors import LogDamaged
+from heliosfs.storage.log.frame import (
+    BLOCK_BYTES,
+    FIRST_INTERNAL_KIND,
+    HEADER_BYTES,
+    KIND_SEAL,
+    RECORD_BYTES,
+    LifeHeader,
+    Place,
+    block_sums,
+    encode_record,
+    pack_rest,
+    pack_u32,
+)
+from heliosfs.storage.log.oscalls import OsCalls
+from heliosfs.storage.log.recovery import OnRecord, Recovery, recover
+from heliosfs.storage.log.segment import Segment, SegmentFiles
+
+SEGMENT_BYTES: Final = 16 << 20
+SPARES: Final = 4
+_SEAL_ROOM: Final = RECORD_BYTES + 8
+_PADDING: Final = [bytes(n) for n in range(8)]
+
+
+class Log:
+    """An append-only log over recycled segment files.
+
+    Attributes:
+        end: Position of the next record.
+        durable_lsn: All records that end at or below it survive power loss.
+        failed: The error that made the log read-only, or None.
+        recovery: What opening found.
+        current_life: Number of the life that is appended to.
+    """
+
+    def __init__(self, files: SegmentFiles, budget_bytes: int, calls: OsCalls) -> None:
+        self._files = files
+        self._calls = calls
+        self.budget_bytes = budget_bytes
+        self._lives: dict[int, Segment] = {}
+        self._lock = threading.Lock()
+        self.durable_lsn = Lsn(0)
+        self.failed: OSError | None = None
+        self.recovery = Recovery()
+        self.current_life = 0
+        self._appends = 0
+        self._syncs = 0
+        self._released = Lsn(0)
+        self._dirty: list[Segment] = []
+        self.used_bytes = 0
+
+    @classmethod
+    def open(
+        cls,
+        directory: Path,
+        *,
+        budget_bytes: int,
+        start: Lsn,
+        on_record: OnRecord,
+        segment_bytes: int = SEGMENT_BYTES,
+        calls: OsCalls | None = None,
+    ) -> Log:
+        """Replay what ends above `start` through `on_record`, then go on in a fresh life.
+
+        Raises:
+            LogDamaged: A record below the durable position is wrong.
+            StoreNewer: A segment of a later version.
+            OSError: Reading, or beginning the fresh life (ENOSPC).
+        """
+        calls = calls or OsCalls()
+        files = SegmentFiles(directory, calls, segment_bytes, SPARES)
+        log = cls(files, budget_bytes, calls)
+        try:
+            found = recover(files, calls, start, on_record)
+            log.recovery = found.recovery
+            for segment in found.lives:
+                log._lives[segment.header.life] = segment
+                log.used_bytes += segment.file.size
+            log.durable_lsn = found.durable
+            log._dirty = list(found.lives)
+            base = max(found.end, start, HEADER_BYTES)
+            log._begin_life(found.last_life + 1, base, found.prev_life, found.end)
+        except BaseException:
+            log._close_files()
+            raise
+        return log
+
+    def _begin_life(self, life: int, position: int, prev: int, prev_end: int) -> None:
+        file = self._files.take()
+        header = LifeHeader(
+            life,
+            position - HEADER_BYTES,
+            file.size,
+            self.durable_lsn,
+            prev,
+            prev_end,
+            os.urandom(16),
+        )
+        try:
+            segment = self._files.begin_life(file, header)
+        except OSError:
+            self._files.give(file)
+            raise
+        self._lives[life] = segment
+        with self._lock:
+            self._dirty.append(segment)
+        self.used_bytes += file.size
+        self._use(segment)
+
+    def _use(self, segment: Segment) -> None:
+        self._segment = segment
+        self.current_life = segment.header.life
+        self._fd = segment.file.fd
+        self._base = segment.header.base
+        self._seed = segment.seed
+        self._marker = segment.marker
+        self._offset = segment.end
+        self._limit = segment.header.size - _SEAL_ROOM
+        self.end = Lsn(self._base + self._offset)
+
+    # --- appending -----------------------------------------------------------------------------------
+
+    def append(
+        self,
+        kind: int,
+        body: bytes,
+        payload: bytes | bytearray | memoryview = b"",
+        *,
+        epoch: int = 0,
+        connection: int = 0,
+        request: int = 0,
+    ) -> Place:
+        """Append one record, whole or not at all. It survives SIGKILL when this returns.
+
+        Raises:
+            OSError: ENOSPC, EIO, ...: nothing has happened; EROFS: the log has failed before.
+        """
+        if self.failed is not None:
+            raise OSError(errno.EROFS, f"the log is read-only: {self.failed}")
+        size = len(payload)
+        unpadded = RECORD_BYTES + len(body) + size + ((size + BLOCK_BYTES - 1) // BLOCK_BYTES * 4)
+        length = (unpadded + 7) & ~7
+        if self._offset + length > self._limit:
+            self._roll(length)
+        seed = self._seed
+        sums = block_sums(payload, seed) if size else b""
+        offset = self._offset
+        lsn = self._base + offset
+        rest = b"".join(
+            (
+                self._marker,
+                pack_rest(length, kind, 0, 0, len(body), size, lsn, self.durable_lsn, request, epoch, connection),
+                body,
+                sums,
+            )
+        )
+        buffers = [pack_u32(crc32(rest, seed)), rest]
+        if size:
+            buffers.append(payload)  # type: ignore[arg-type]
+        buffers.append(_PADDING[length - unpadded])
+        try:
+            written = self._calls.append(self._fd, buffers, offset)
+        except OSError:
+            self._cancel(offset)
+            raise
+        if written != length:
+            self._cancel(offset)
+            raise OSError(errno.ENOSPC, "short append to the log")
+        self._offset = offset + length
+        self._segment.end = self._offset
+        self.end = end = Lsn(lsn + length)
+        self._appends += 1
+        return Place(
+            Lsn(lsn), end, self.current_life, offset + length - size - len(_PADDING[length - unpadded]), size, sums
+        )
+
+    def _cancel(self, offset: int) -> None:
+        """Blank a record that may be half there: it must not be replayed."""
+        try:
+            self._calls.cancel(self._fd, bytes(RECORD_BYTES), offset)
+        except OSError as error:
+            self.failed = error
+
+    def _roll(self, length: int) -> None:
+        if length + HEADER_BYTES + _SEAL_ROOM > self._files.segment_bytes:
+            raise OSError(errno.EFBIG, "record larger than a segment")
+        old = self._segment
+        old_end = self.end
+        self._begin_life(self.current_life + 1, old_end + _SEAL_ROOM, self.current_life, old_end + _SEAL_ROOM)
+        seal = encode_record(
+            old.seed,
+            old.marker,
+            old_end,
+            self.durable_lsn,
+            KIND_SEAL,
+            pack_u32(self.current_life & 0xFFFFFFFF) + bytes(4),
+        )
+        if self._calls.append(old.file.fd, [seal], old.end) != len(seal):
+            raise OSError(errno.EIO, "short seal of a segment")
+        old.end += len(seal)
+        old.sealed = True
+
+    # --- durability ----------------------------------------------------------------------------------
+
+    def sync(self) -> None:
+        """Make every record appended so far survive power loss. Blocks. Raises OSError; then read-only."""
+        if self.failed is not None:
+            raise OSError(errno.EROFS, f"the log is read-only: {self.failed}")
+        with self._lock:
+            dirty = list(self._dirty)
+            end = self.end
+        try:
+            self._files.sync_directory()
+            for segment in dirty:
+                self._calls.sync(segment.file.fd)
+        except OSError as error:
+            self.failed = error
+            raise
+        with self._lock:
+            self._dirty = [s for s in self._dirty if s not in dirty or s is self._segment]
+        self._syncs += 1
+        self.durable_lsn = max(self.durable_lsn, end)
+
+    # --- reading -------------------------------------------------------------------------------------
+
+    def locate(self, life: int) -> tuple[Path, bytes]:
+        """(segment file, salt) of a life, for a worker's reader."""
+        segment = self._lives[life]
+        return segment.file.path, segment.header.salt
+
+    def read(self, life: int, offset: int, length: int) -> bytes:
+        """Raw bytes of a life. Blocks."""
+        return self._calls.read(self._lives[life].file.fd, length, offset)
+
+    def read_blocks(
+        self, life: int, payload_offset: int, payload_length: int, sums: bytes, start: int, length: int
+    ) -> bytes:
+        """Verified bytes [start, start + length) of a payload. Raises LogDamaged."""
+        segment = self._lives[life]
+        first = start // BLOCK_BYTES
+        last = (start + length + BLOCK_BYTES - 1) // BLOCK_BYTES
+        begin = first * BLOCK_BYTES
+        stop = min(last * BLOCK_BYTES, payload_length)
+        data = self._calls.read(segment.file.fd, stop - begin, payload_offset + begin)
+        if len(data) != stop - begin or block_sums(data, segment.seed) != sums[first * 4 : last * 4]:
+            raise LogDamaged(life, payload_offset + begin, Lsn(segment.header.base + payload_offset))
+        if begin == start and len(data) == length:
+            return data
+        return data[start - begin : start - begin + length]
+
+    # --- releasing -----------------------------------------------------------------------------------
+
+    def pin(self, life: int) -> None:
+        """Keep a life's bytes until `unpin`."""
+        self._lives[life].pins += 1
+
+    def unpin(self, life: int) -> None:
+        """Undo one `pin`; frees the life if it was released meanwhile."""
+        segment = self._lives[life]
+        segment.pins -= 1
+        if not segment.pins:
+            self._free(segment)
+
+    def release(self, lsn: Lsn) -> None:
+        """Records below `lsn` are needed no longer."""
+        self._released = max(self._released, lsn)
+        for segment in list(self._lives.values()):
+            self._free(segment)
+
+    def _free(self, segment: Segment) -> None:
+        if segment is self._segment or segment.pins or segment.end_lsn > self._released:
+            return
+        del self._lives[segment.header.life]
+        with self._lock:
+            if segment in self._dirty:
+                self._dirty.remove(segment)
+        self.used_bytes -= segment.file.size
+        self._files.give(segment.file)
+
+    @property
+    def over_budget(self) -> bool:
+        """Whether writers should wait."""
+        return self.used_bytes > self.budget_bytes
+
+    def stats(self) -> dict[str, int]:
+        """Counts since the start."""
+        return {
+            "appends": self._appends,
+            "syncs": self._syncs,
+            "segments": len(self._lives),
+            "used_bytes": self.used_bytes,
+        }
+
+    def close(self) -> None:
+        """Sync what is not durable and close the files."""
+        try:
+            if self.failed is None and self.durable_lsn < self.end:
+                self.sync()
+        finally:
+            self._close_files()
+
+    def _close_files(self) -> None:
+        for segment in self._lives.values():
+            os.close(segment.file.fd)
+        self._lives.clear()
+        self._files.close()

@@ -1,0 +1,123 @@
+"""Bytes for a read: from the log, from cached chunks, or, off the loop, from packs. Always verified.
+
+A read of what is in memory or in a segment written since the start does not suspend. Must not know: files,
+views, the kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import trio
+
+from cas.cache import ChunkCache
+from cas.digest import ChunkId
+from cas.errors import ChunkDamaged, FrameDamaged
+from cas.index import ChunkIndex
+from cas.packs import PackReader
+from heliosfs.core.errors import Damaged
+from heliosfs.core.extent import ChunkRef, LogData, Piece, locate
+from heliosfs.storage.log import Log
+
+
+class Reader:
+    """Performs read plans.
+
+    Attributes:
+        cold_reads: How many times a thread had to fetch something.
+    """
+
+    def __init__(self, log: Log, index: ChunkIndex, packs: PackReader, cache: ChunkCache) -> None:
+        self._log = log
+        self._index = index
+        self._packs = packs
+        self._cache = cache
+        self._first_own_life = log.current_life
+        self._loading: dict[ChunkId, trio.Event] = {}
+        self.cold_reads = 0
+
+    async def read(self, plan: Sequence[Piece]) -> bytes:
+        """The bytes of a plan. Raises Damaged (EIO) for the ranges that cannot be verified."""
+        if len(plan) == 1:
+            piece = plan[0]
+            source = piece.source
+            if type(source) is LogData and source.moved is None and source.life >= self._first_own_life:
+                return self._log_bytes(source, piece.start, piece.length)
+            if type(source) is ChunkRef:
+                data = self._cache.get(source.id)
+                if data is not None:
+                    if piece.length == len(data):
+                        return data
+                    return data[piece.start : piece.start + piece.length]
+        parts: list[tuple[LogData | ChunkRef | None, int, int]] = []
+        for piece in plan:
+            if piece.source is None:
+                parts.append((None, 0, piece.length))
+            else:
+                parts.extend(locate(piece.source, piece.start, piece.length))
+        chunks = await self._fetch({source.id for source, _, _ in parts if type(source) is ChunkRef})
+        out: list[bytes] = []
+        for source, start, length in parts:
+            if source is None:
+                out.append(bytes(length))
+            elif type(source) is ChunkRef:
+                out.append(chunks[source.id][start : start + length])
+            else:
+                assert type(source) is LogData
+                if source.life >= self._first_own_life:
+                    out.append(self._log_bytes(source, start, length))
+                else:
+                    out.append(await self._cold_log(source, start, length))
+        return b"".join(out)
+
+    def _log_bytes(self, source: LogData, start: int, length: int) -> bytes:
+        return self._log.read_blocks(source.life, source.offset, source.length, source.sums, start, length)
+
+    async def _cold_log(self, source: LogData, start: int, length: int) -> bytes:
+        self.cold_reads += 1
+        self._log.pin(source.life)
+        try:
+            return await trio.to_thread.run_sync(self._log_bytes, source, start, length)
+        finally:
+            self._log.unpin(source.life)
+
+    async def _fetch(self, wanted: set[ChunkId]) -> dict[ChunkId, bytes]:
+        """Decoded chunks by id, each fetched once however many wait for it."""
+        found: dict[ChunkId, bytes] = {}
+        missing: list[ChunkId] = []
+        for id_ in wanted:
+            while (event := self._loading.get(id_)) is not None:
+                await event.wait()
+            data = self._cache.get(id_)
+            if data is None:
+                missing.append(id_)
+                self._loading[id_] = trio.Event()
+            else:
+                found[id_] = data
+        if missing:
+            self.cold_reads += 1
+            try:
+                for id_, data in (await trio.to_thread.run_sync(self._load, missing)).items():
+                    self._cache.put(id_, data)
+                    found[id_] = data
+            finally:
+                for id_ in missing:
+                    self._loading.pop(id_).set()
+        return found
+
+    def _load(self, ids: list[ChunkId]) -> dict[ChunkId, bytes]:
+        """In a thread: read, decode and verify."""
+        loaded: dict[ChunkId, bytes] = {}
+        for id_ in ids:
+            place = self._index.place(id_)
+            if place is None:
+                raise Damaged(id_.hex(), f"chunk {id_.hex()} is missing")
+            try:
+                loaded[id_] = self._packs.get(id_, place)
+            except (ChunkDamaged, FrameDamaged, OSError) as error:
+                raise Damaged(id_.hex(), f"chunk {id_.hex()} is damaged: {error}") from error
+        return loaded
+
+    def close(self) -> None:
+        """Close the packs."""
+        self._packs.close()
