@@ -68,7 +68,9 @@ class TreeBuilder:
         files, size_bytes: Of the new tree.
     """
 
-    def __init__(self, head: View, nodes: Sequence[ImportedNode], next_ino: Ino, now_ns: int, pages: Pages) -> None:
+    def __init__(
+        self, head: View | State, nodes: Sequence[ImportedNode], next_ino: Ino, now_ns: int, pages: Pages
+    ) -> None:
         self._head = head
         self._nodes = nodes
         self._now_ns = now_ns
@@ -112,6 +114,8 @@ class TreeBuilder:
                     before = self._head.get(dentry.ino, pages)
             kind = stat.S_IFMT(node.mode)
             child_ino = self._inos[node.link_to] if node.link_to >= 0 else self._number(before, kind)
+            if before is not None and before.ino != child_ino:
+                self._gone_tree(before)
             self._inos[child] = child_ino
             entries.append(Dentry(node.name, child_ino, kind >> 12))
             if kind == stat.S_IFDIR:
@@ -168,8 +172,10 @@ class TreeBuilder:
         inode.nlink = nlink
         inode.target = node.target
         inode.size = len(node.target) if node.target else node.size
-        if node.extents is None:
-            assert before is not None
+        if not inode.is_file():
+            pass
+        elif node.extents is None:
+            assert before is not None and before.is_file(), "an unread file must be in the branch"
             inode.tree, inode.allocated, inode.size = before.tree, before.allocated, before.size
         elif node.extents:
             pairs = [(at, Extent(length, ChunkRef(id_, length), 0)) for at, length, id_ in node.extents]

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import immutables
 
-from heliosfs.core import extent
 from heliosfs.core.extent import ChunkRef, LogData
 from heliosfs.core.ids import BranchId, Ino, Lsn, PageId, SnapshotId
 from heliosfs.core.inode import Inode
@@ -56,7 +55,7 @@ class Cut:
     Attributes:
         position: Log position: records before it are in the cut, all others are not.
         wanted: States to be stored, each after those that it grew from.
-        moves: Where log data went, installed by `finish`.
+        moves: Where log data went; installed (`extent.move`) after the commit, before `finish`.
     """
 
     position: Lsn
@@ -168,8 +167,6 @@ def changes_of(state: State, roots: dict[int, PageId]) -> tuple[PageId | None, l
 
 def finish(engine: Engine, cut: Cut, roots: dict[int, PageId]) -> None:
     """The cut is durable: let go of what it stored. O(changes since the cut began + states stored)."""
-    for source, ranges in cut.moves:
-        extent.move(source, ranges)
     for state in cut.wanted:
         state.store(roots[id(state)])
     for branch in engine.branches.values():

@@ -23,7 +23,7 @@ from heliosfs.storage.workers import ChunkSource, CutRun, LogSource, WorkerPool
 if TYPE_CHECKING:
     from heliosfs.storage.persist import Breath
 
-_JOB_RUNS: Final = 200
+_JOB_RUNS: Final = 64
 _JOB_BYTES: Final = 16 << 20
 _Moves = list[tuple[LogData, list[tuple[int, int, ChunkRef, int]]]]
 _Cut = tuple[int, Region]
@@ -57,10 +57,11 @@ class FileCutter:
                 by_id[id(inode)] = inode
             await breath.take()
         results: dict[tuple[int, int], Cutting] = {}
-        await self._cut_all(todo, results)
+        await self._cut_all(todo, results, breath)
         done: dict[int, list[tuple[Region, Cutting]]] = {}
         for key, run in runs:
-            done.setdefault(key, []).extend(await self._settle(key, run, results))
+            done.setdefault(key, []).extend(await self._settle(key, run, results, breath))
+            await breath.take()
         trees: dict[int, Tree] = {}
         for key, cuttings in done.items():
             with self._cache.blocking():
@@ -70,7 +71,7 @@ class FileCutter:
         return trees
 
     async def _settle(
-        self, key: int, run: RunPlan, results: dict[tuple[int, int], Cutting]
+        self, key: int, run: RunPlan, results: dict[tuple[int, int], Cutting], breath: Breath
     ) -> list[tuple[Region, Cutting]]:
         """The cuttings of a run's regions; where one met no boundary, the rest of the run is cut again."""
         done: list[tuple[Region, Cutting]] = []
@@ -79,13 +80,13 @@ class FileCutter:
             if not cutting.met(region):
                 rest = recut.rest_of(run, region)
                 again: dict[tuple[int, int], Cutting] = {}
-                await self._cut_all([(key, rest)], again)
+                await self._cut_all([(key, rest)], again, breath)
                 done.append((rest, again[key, rest.offset]))
                 break
             done.append((region, cutting))
         return done
 
-    async def _cut_all(self, todo: list[_Cut], results: dict[tuple[int, int], Cutting]) -> None:
+    async def _cut_all(self, todo: list[_Cut], results: dict[tuple[int, int], Cutting], breath: Breath) -> None:
         async with trio.open_nursery() as nursery:
             limit = trio.CapacityLimiter(4)
             batch: list[_Cut] = []
@@ -96,6 +97,7 @@ class FileCutter:
                 if len(batch) >= _JOB_RUNS or size >= _JOB_BYTES:
                     nursery.start_soon(self._job, batch, results, limit)
                     batch, size = [], 0
+                    await breath.take()
             if batch:
                 nursery.start_soon(self._job, batch, results, limit)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import trio
@@ -18,8 +18,8 @@ from rocksdict import Rdict
 
 from cas.index import ChunkIndex
 from heliosfs.core import cut as cuts
+from heliosfs.core import extent, radix
 from heliosfs.core import pages as page_format
-from heliosfs.core import radix
 from heliosfs.core.cut import Cut
 from heliosfs.core.engine import Engine
 from heliosfs.core.errors import Damaged
@@ -35,7 +35,7 @@ from heliosfs.storage.workers import WorkerPool
 SLICE_S: Final = 0.0004
 QUIET_S: Final = 3.0
 OLDEST_S: Final = 30.0
-_GROUP: Final = 128
+_GROUP: Final = 64
 
 log_ = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class PageWriter:
             for index, kid in enumerate(node.kids):
                 if kid is not None and type(kid) is not bytes:
                     node.kids[index] = await self.tree(kid)  # type: ignore[arg-type]
-        elif node.values and type(node.values[0]) is Inode:
+        elif isinstance(node, Leaf) and type(node.values[0]) is Inode:
             for inode in node.values:
                 await self._content(inode)
         encoded = page_format.encode(node)
@@ -217,6 +217,7 @@ class Persister:
                 raise
             finally:
                 self.storing_events = []
+            await self._move(cut)
             cuts.finish(self._engine, cut, roots)
             self._log.release(cut.position)
             self.persisted = cut.position
@@ -243,7 +244,7 @@ class Persister:
         roots: dict[int, PageId] = {}
         for state in cut.wanted:
             base, changed = cuts.changes_of(state, roots)
-            table = await self._table(base, [(i, n and stored_copy(n)) for i, n in changed], breath)
+            table = await self._table(base, changed, stored_copy, breath)
             roots[id(state)] = await self._root(table, writer)
         orphans: dict[BranchId, PageId] = {}
         for branch_cut in cut.branches:
@@ -257,16 +258,24 @@ class Persister:
         await trio.to_thread.run_sync(self._db.flush_wal, True)
         return roots
 
+    async def _move(self, cut: Cut) -> None:
+        """Point the log data of the committed cut to its chunks. Both places are good meanwhile."""
+        breath = Breath()
+        for source, ranges in cut.moves:
+            extent.move(source, ranges)
+            await breath.take()
+
     async def _inodes_of(self, cut: Cut, breath: Breath) -> list[Inode]:
         """Distinct regular files of the cut that may hold log data."""
         found: dict[int, Inode] = {}
         known = {id(state): PageId(b"") for state in cut.wanted}
         for state in cut.wanted:
             _, changed = cuts.changes_of(state, known)
-            for _, inode in changed:
-                if inode is not None and inode.tree is not None and inode.is_file():
-                    found[id(inode)] = inode
-            await breath.take()
+            for at in range(0, len(changed), _GROUP):
+                for _, inode in changed[at : at + _GROUP]:
+                    if inode is not None and inode.tree is not None and inode.is_file():
+                        found[id(inode)] = inode
+                await breath.take()
         for branch_cut in cut.branches:
             for inode in branch_cut.orphans.values():
                 if inode.tree is not None and inode.is_file():
@@ -274,15 +283,21 @@ class Persister:
         return list(found.values())
 
     async def _table(
-        self, base: PageId | None, changes: Sequence[tuple[Ino, Inode | None]], breath: Breath
+        self,
+        base: PageId | None,
+        changes: Sequence[tuple[Ino, Inode | None]],
+        stored_copy: Callable[[Inode], Inode],
+        breath: Breath,
     ) -> Tree:
+        """The inode table `base` with the changes."""
         tree: Tree = base
         for at in range(0, len(changes), _GROUP):
+            group = [(ino, inode and stored_copy(inode)) for ino, inode in changes[at : at + _GROUP]]
             with self._cache.blocking():
-                tree = radix.update(tree, changes[at : at + _GROUP], self._cache)
+                tree = radix.update(tree, group, self._cache)
             await breath.take()
         return tree
 
     async def _root(self, table: Tree, writer: PageWriter) -> PageId:
         assert table is not None
-        return table if type(table) is bytes else await writer.tree(table)  # type: ignore[arg-type, return-value]
+        return table if type(table) is bytes else await writer.tree(table)  # type: ignore[arg-type]

@@ -7,6 +7,7 @@ views, the kernel.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import trio
 
@@ -18,6 +19,9 @@ from cas.packs import PackReader
 from heliosfs.core.errors import Damaged
 from heliosfs.core.extent import ChunkRef, LogData, Piece, locate
 from heliosfs.storage.log import Log
+
+_INLINE_CHUNKS: Final = 3
+"""Chunks of one read that may be decoded on the loop: at most 0.1 ms."""
 
 
 class Reader:
@@ -89,6 +93,8 @@ class Reader:
             while (event := self._loading.get(id_)) is not None:
                 await event.wait()
             data = self._cache.get(id_)
+            if data is None and len(wanted) <= _INLINE_CHUNKS:
+                data = self._load_if_cached(id_)
             if data is None:
                 missing.append(id_)
                 self._loading[id_] = trio.Event()
@@ -104,6 +110,19 @@ class Reader:
                 for id_ in missing:
                     self._loading.pop(id_).set()
         return found
+
+    def _load_if_cached(self, id_: ChunkId) -> bytes | None:
+        """On the loop: a chunk whose pack the kernel has in memory costs less than a thread (12 against 150 us)."""
+        place = self._index.place(id_)
+        if place is None:
+            return None
+        try:
+            data = self._packs.get_if_cached(id_, place)
+        except ChunkDamaged as error:
+            raise Damaged(id_.hex(), f"chunk {id_.hex()} is damaged: {error}") from error
+        if data is not None:
+            self._cache.put(id_, data)
+        return data
 
     def _load(self, ids: list[ChunkId]) -> dict[ChunkId, bytes]:
         """In a thread: read, decode and verify."""

@@ -106,3 +106,11 @@ def archive(tree: Tree, into: Path) -> Path:
     """A tar of the tree's content (no leading directory)."""
     subprocess.run(["tar", "-C", tree.directory, "-cf", into, "."], check=True, timeout=300)
     return into
+
+
+def shared_tree(directory: Path, files: int) -> Tree:
+    """The standard tree of about `files` files, made once for a run below its directory."""
+    into = directory / f"tree-{files}"
+    if into.exists():
+        return Tree(into, *survey(into))
+    return make_tree(into, files)

@@ -10,7 +10,7 @@ from typing import Any
 from cas import chunker
 from cas.digest import ChunkId, chunk_id
 from heliosfs.core import cut as cuts
-from heliosfs.core import namespace, oplog, pages, pathrestore, radix, recut, rename, versions
+from heliosfs.core import extent, namespace, oplog, pages, pathrestore, radix, recut, rename, versions
 from heliosfs.core.attributes import SetAttr, plan_remove_xattr, plan_set_attributes, plan_set_xattr
 from heliosfs.core.check import check
 from heliosfs.core.data import plan_read, plan_write
@@ -183,6 +183,8 @@ class CoreLab:
             table = radix.update(base, [(i, n and self._stored(n, cut, memo)) for i, n in changes], self.pages)
             assert table is not None
             roots[id(state)] = self.store(table)
+        for source, ranges in cut.moves:
+            extent.move(source, ranges)
         cuts.finish(self.engine, cut, roots)
         return roots
 

@@ -1,0 +1,146 @@
+"""Starting and ending mounts, for the verbs mount and umount and for the mount helper.
+
+Invariants: the daemon's errors become `CliError` here; a new store appears under its name only when its
+import is complete. Must not know: command line options.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from heliosfs.cli.client import Progress, connect
+from heliosfs.cli.exits import CliError, Exit
+from heliosfs.cli.output import Reply, shown
+from heliosfs.cli.stores import create
+from heliosfs.daemon.options import MountOptions
+
+_ID = b"user.helios.id"
+
+
+def unmount(mountpoint: bytes, *, lazy: bool = False) -> None:
+    """End a mount; returns when its daemon is gone.
+
+    Args:
+        lazy: Detach it at once, even while it is in use; returns before the daemon is gone.
+
+    Raises:
+        CliError: Nothing of ours is mounted there, or it is in use, or it can't be ended (exit 1).
+    """
+    from heliosfs.daemon import mountpoint as mountpoints
+    from heliosfs.daemon.errors import DaemonError
+
+    try:
+        mountpoints.unmount(Path(os.fsdecode(mountpoint)), lazy=lazy)
+    except DaemonError as error:
+        raise CliError(error.message, code=error.exit_code) from error
+
+
+def check_mountpoint(mountpoint: bytes, options: MountOptions) -> None:
+    """Refuse a mountpoint that can't be one, before long work is done for it; clear a dead mount from it.
+
+    Raises:
+        CliError: It does not exist, is no directory, or is not empty.
+    """
+    from heliosfs.daemon import mountpoint as mountpoints
+    from heliosfs.daemon.errors import DaemonError
+
+    try:
+        mountpoints.prepare(Path(os.fsdecode(mountpoint)), nonempty=options.nonempty)
+    except DaemonError as error:
+        raise CliError(error.message, code=error.exit_code) from error
+
+
+def refuse_second_mount(store: bytes, branch: str) -> None:
+    """This transport has one mountpoint a store: say where the branch can be seen instead.
+
+    Raises:
+        CliError: A daemon serves the store (exit 11).
+    """
+    client = connect(store)
+    if client is None:
+        return
+    with client:
+        mountpoint = client.ask(["ping"]).get("mountpoint")
+    where = inside_mount(mountpoint, branch) if isinstance(mountpoint, str) else None
+    if where is None:
+        remedy = "unmount it first, or use what is mounted"
+    else:
+        remedy = f"branch {branch} is {where}: use that, or mount --bind it"
+    raise CliError(
+        f"{shown(store)}: mounted at {mountpoint} already",
+        remedy,
+        Exit.LOCKED,
+        extra={"mountpoint": mountpoint, "path": where},
+    )
+
+
+def inside_mount(mountpoint: str, branch: str) -> str | None:
+    """Where a branch can be seen below a mount; None if it can't (the mount shows another branch's tree)."""
+    mounted = branch_at(os.fsencode(mountpoint))
+    if mounted is None or branch == mounted:
+        return None if mounted is None else mountpoint
+    if not branch.startswith(mounted + "/"):
+        return None
+    names = branch[len(mounted) + 1 :].split("/")
+    return mountpoint.rstrip("/") + "".join(f"/.helios/branches/{name}" for name in names)
+
+
+def branch_at(root: bytes) -> str | None:
+    """The path of the branch whose root this directory is ("main/exp"); None if it can't be read."""
+    try:
+        identity = os.getxattr(root, _ID)
+    except OSError:
+        return None
+    branch, separator, _ = identity.rpartition(b"@now:")
+    return os.fsdecode(branch) if separator else None
+
+
+def start(store: bytes, mountpoint: bytes, options: MountOptions, *, foreground: bool = False) -> None:
+    """Mount a store. Returns when the mount is live; in the foreground, when it has ended.
+
+    Raises:
+        CliError: Exit 10 to 14 as documented, 1 for the rest.
+    """
+    from heliosfs.daemon import spawn
+    from heliosfs.daemon.errors import DaemonError
+
+    refuse_second_mount(store, options.branch)
+    run = _in_foreground if foreground else spawn.start
+    try:
+        run(Path(os.fsdecode(store)), Path(os.fsdecode(mountpoint)), options)
+    except DaemonError as error:
+        raise CliError(error.message, code=error.exit_code) from error
+
+
+def _in_foreground(store: Path, mountpoint: Path, options: MountOptions) -> None:
+    """Be the daemon."""
+    from heliosfs.daemon.mountpoint import prepare
+    from heliosfs.daemon.readiness import Announcer
+    from heliosfs.daemon.run import run
+
+    ready = prepare(mountpoint, nonempty=options.nonempty)
+    run(store.resolve(), ready, options, announcer=Announcer(None), foreground=True)
+
+
+def make_from(store: bytes, directory: bytes, progress: Progress) -> Reply:
+    """Make a store that holds a directory: all of it, or nothing that anybody sees.
+
+    Returns:
+        The import's reply.
+
+    Raises:
+        CliError: The import failed; nothing is left of it.
+    """
+    from heliosfs.cli.offline import import_directory
+
+    fresh = b"%s.new-%d" % (store, os.getpid())
+    try:
+        create(fresh)
+        reply = import_directory(fresh, directory, "main", progress)
+        os.rename(fresh, store)
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
+    return reply

@@ -1,0 +1,224 @@
+"""The commands: what each takes, typed and checked, and what it does to the branch it is given to.
+
+One class a verb. A constructed command is well formed: its names are checked when it is made (FsError EINVAL,
+ENAMETOOLONG), so running it fails only for what is, not for how it was said. Must not know: what verb
+stands for it, on which way it came, who may give it, how its reply is written.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from heliosfs.control.door import Versions
+from heliosfs.control.names import check_form, check_itself, check_new
+from heliosfs.control.snapshotroots import SnapshotRoots
+from heliosfs.core.ids import Lsn, ViewNo
+from heliosfs.filesystem.types import BranchInfo, Caller, Outcome, SnapshotInfo
+
+LOG_LINES: Final = 10_000
+"""The most operations that are shown at once: about 2 MB of lines."""
+
+
+@dataclass(slots=True)
+class Target:
+    """What a command acts on, and for whom.
+
+    Attributes:
+        view: A branch's.
+        now_ns: When the command came; for answers that have no time of their own.
+    """
+
+    fs: Versions
+    roots: SnapshotRoots
+    view: ViewNo
+    caller: Caller
+    now_ns: int
+
+
+class Command(Protocol):
+    """One thing to do. `run` raises FsError, OSError (the log cannot take it) as the filesystem does."""
+
+    async def run(self, target: Target) -> Outcome: ...
+
+
+@dataclass(slots=True, frozen=True)
+class Checkpoint:
+    """A snapshot of the branch as it is; without a name, named by the time. O(1)."""
+
+    name: bytes | None = None
+
+    def __post_init__(self) -> None:
+        if self.name is not None:
+            check_new(self.name)
+
+    async def run(self, target: Target) -> Outcome:
+        name = self.name
+        kind = "auto" if name is None else "user"
+        return await target.fs.checkpoint(target.view, name, target.caller, kind=kind)
+
+
+@dataclass(slots=True, frozen=True)
+class Fork:
+    """A branch below this one: of this instant, or of one of its snapshots, by name or by view. O(1)."""
+
+    name: bytes
+    snapshot: bytes | None = None
+    snapshot_view: ViewNo | None = None
+
+    def __post_init__(self) -> None:
+        check_new(self.name)
+        if self.snapshot is not None:
+            check_form(self.snapshot)
+
+    async def run(self, target: Target) -> Outcome:
+        if self.snapshot_view is not None:
+            return await target.fs.fork_snapshot(self.snapshot_view, self.name, target.caller)
+        return await target.fs.fork(target.view, self.name, target.caller, snapshot=self.snapshot)
+
+
+@dataclass(slots=True, frozen=True)
+class Discard:
+    """Discard a branch below this one."""
+
+    name: bytes
+
+    def __post_init__(self) -> None:
+        check_form(self.name)
+
+    async def run(self, target: Target) -> Outcome:
+        fs = target.fs
+        child = fs.find_branch(fs.branch(target.view).path + b"/" + self.name).view
+        outcome = await fs.discard(child, target.caller)
+        target.roots.drop_branch(child)
+        return outcome
+
+
+@dataclass(slots=True, frozen=True)
+class Restore:
+    """The branch, or one path of it (relative to its root), as a snapshot has it. O(differences)."""
+
+    snapshot: bytes
+    path: bytes = b""
+
+    def __post_init__(self) -> None:
+        check_form(self.snapshot)
+
+    async def run(self, target: Target) -> Outcome:
+        if self.path.strip(b"/") in (b"", b"."):
+            return await target.fs.restore(target.view, self.snapshot, target.caller)
+        return await target.fs.restore_path(target.view, self.snapshot, self.path, target.caller)
+
+
+@dataclass(slots=True, frozen=True)
+class ForgetSnapshot:
+    """Forget a snapshot; the branch stays as it is."""
+
+    name: bytes
+
+    def __post_init__(self) -> None:
+        check_itself(self.name)
+
+    async def run(self, target: Target) -> Outcome:
+        outcome = await target.fs.forget_snapshot(target.view, self.name, target.caller)
+        target.roots.drop(target.view, self.name)
+        return outcome
+
+
+@dataclass(slots=True, frozen=True)
+class RenameSnapshot:
+    """Give a snapshot another name."""
+
+    old: bytes
+    new: bytes
+
+    def __post_init__(self) -> None:
+        check_itself(self.old)
+        check_new(self.new)
+
+    async def run(self, target: Target) -> Outcome:
+        outcome = await target.fs.rename_snapshot(target.view, self.old, self.new, target.caller)
+        target.roots.rename(target.view, self.old, self.new)
+        return outcome
+
+
+@dataclass(slots=True, frozen=True)
+class ListVersions:
+    """The branches below this one and its snapshots, each oldest first."""
+
+    async def run(self, target: Target) -> Outcome:
+        fs, view = target.fs, target.view
+        latest = fs.latest(view)
+        return _answer(
+            target,
+            {
+                "branch": _text(fs.branch(view).path),
+                "latest": None if latest is None else _text(latest),
+                "branches": [_branch_row(fs, child) for child in fs.children(view)],
+                "snapshots": [_snapshot_row(snapshot) for snapshot in fs.snapshots(view)],
+            },
+        )
+
+
+@dataclass(slots=True, frozen=True)
+class Status:
+    """The state of the branch. Waits for nothing."""
+
+    async def run(self, target: Target) -> Outcome:
+        return _answer(target, target.fs.status(target.view))
+
+
+@dataclass(slots=True, frozen=True)
+class Stats:
+    """The counters of the store."""
+
+    async def run(self, target: Target) -> Outcome:
+        return _answer(target, target.fs.stats())
+
+
+@dataclass(slots=True, frozen=True)
+class Log:
+    """The newest operations of the branch, newest last; 1 <= limit <= LOG_LINES."""
+
+    limit: int = LOG_LINES
+
+    async def run(self, target: Target) -> Outcome:
+        return _answer(target, {"entries": target.fs.oplog(target.view, self.limit)})
+
+
+def _answer(target: Target, extra: dict[str, object]) -> Outcome:
+    """The outcome of a question."""
+    durable = target.fs.view_durable(target.view)
+    return Outcome("", None, None, Lsn(0), durable, target.now_ns, [], extra)
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")
+
+
+def _branch_row(fs: Versions, info: BranchInfo) -> dict[str, object]:
+    return {
+        "name": _text(info.name),
+        "path": _text(info.path),
+        "id": str(info.id),
+        "time_ns": info.created_ns,
+        "durable": fs.view_durable(info.view),
+        "size": info.size,
+        "files": info.files,
+        "uid": info.owner_uid,
+        "gid": info.owner_gid,
+        "branches": info.children,
+    }
+
+
+def _snapshot_row(info: SnapshotInfo) -> dict[str, object]:
+    return {
+        "name": _text(info.name),
+        "id": info.id,
+        "time_ns": info.time_ns,
+        "kind": info.kind,
+        "durable": info.durable,
+        "root": info.root,
+        "size": info.size,
+        "files": info.files,
+    }

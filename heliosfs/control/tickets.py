@@ -1,0 +1,168 @@
+"""Tickets: one node for each LOOKUP of a control file, so that a reply belongs to its caller.
+
+With one inode for all callers the kernel's page cache gave a third of concurrent readers somebody else's
+reply. A ticket lives from its LOOKUP to the kernel's FORGET and holds the command given through it, its reply
+and what a reader has begun to read. Invariant: node ids are never used again. Must not know: files, verbs.
+"""
+
+from __future__ import annotations
+
+from itertools import count
+
+import trio
+
+from heliosfs.control.files import LATEST_INDEX, ControlFile
+from heliosfs.control.nodes import LINK_MODE, Attributes, shown_ino
+from heliosfs.control.reply import Reply
+from heliosfs.core.errors import StaleHandle
+from heliosfs.core.ids import CONTROL_VIEW, Ino, NodeId, ViewNo, node_id
+from heliosfs.filesystem.types import BranchInfo
+
+_FIRST_TICKET = 2
+"""Node id 1 is FUSE's root."""
+
+
+class Ticket(Attributes):
+    """One lookup of a control file; its own attributes.
+
+    Attributes:
+        reply: Of the last command given through it, None before.
+        content: What reading gives: pinned, so that what is read in parts is of one piece.
+    """
+
+    __slots__ = ("_behind", "_lock", "_start", "content", "file", "reply", "view")
+
+    def __init__(self, file: ControlFile, branch: BranchInfo) -> None:
+        view = branch.view
+        super().__init__(
+            file.mode, branch.owner_uid, branch.owner_gid, 0, branch.created_ns, shown_ino(view, file.index)
+        )
+        self.file = file
+        self.view = view
+        self.reply: Reply | None = None
+        self.content = b""
+        self._lock: trio.Lock | None = None
+        self._behind = 0
+        self._start: int | None = 0
+
+    def wrote(self, position: int) -> None:
+        """The writer's file position is here now."""
+        self._behind = position
+        self._start = None
+
+    def part(self, offset: int, size: int) -> bytes:
+        """What a read gives: from the start, or from where the last write left its descriptor.
+
+        So `exec 3<>ctl; echo ls >&3; cat <&3` gives the whole reply, as pread(2) at 0 does. Which
+        of the two a reader does shows in the first read after a write.
+        """
+        start = self._start
+        if not offset:
+            start = self._start = 0
+        elif start is None:
+            start = self._start = self._behind if offset == self._behind else 0
+        return self.content[offset - start : offset - start + size] if offset >= start else b""
+
+    def show(self, content: bytes, time_ns: int) -> None:
+        """From now on it holds this."""
+        self.content = content
+        self.size = len(content)
+        self.mtime_ns = time_ns
+
+    def show_reply(self, reply: Reply) -> None:
+        """From now on it holds this reply."""
+        line = reply.line
+        if self.content is not line:
+            self.show(line, reply.time_ns)
+
+    async def begin(self) -> None:
+        """Wait for the turn of one command; where nobody else is at it, this does not give way."""
+        lock = self._lock
+        if lock is None:
+            lock = self._lock = trio.Lock()
+        try:
+            lock.acquire_nowait()
+        except trio.WouldBlock:
+            await lock.acquire()
+
+    def end(self) -> None:
+        """The turn that `begin` gave is over."""
+        assert self._lock is not None
+        self._lock.release()
+
+
+class LatestLink(Attributes):
+    """`snapshots/latest` while it has one target: the kernel keeps a link's text as long as its node."""
+
+    __slots__ = ("node", "target", "view")
+
+    def __init__(self, branch: BranchInfo, target: bytes, node: NodeId) -> None:
+        super().__init__(
+            LINK_MODE,
+            branch.owner_uid,
+            branch.owner_gid,
+            len(target),
+            branch.created_ns,
+            shown_ino(branch.view, LATEST_INDEX),
+        )
+        self.view = branch.view
+        self.target = target
+        self.node = node
+
+
+class Tickets:
+    """Every ticket and link that the kernel may know."""
+
+    __slots__ = ("_links", "_nodes", "_numbers")
+
+    def __init__(self) -> None:
+        self._numbers = count(_FIRST_TICKET)
+        self._nodes: dict[NodeId, Ticket | LatestLink] = {}
+        self._links: dict[ViewNo, LatestLink] = {}
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    def fresh(self) -> NodeId:
+        """A node id that was never used. Nothing is kept of it: listings hand out thousands."""
+        return node_id(CONTROL_VIEW, Ino(next(self._numbers)))
+
+    def add(self, ticket: Ticket) -> NodeId:
+        """Keep a ticket until `forget`. Its node id."""
+        node = self.fresh()
+        self._nodes[node] = ticket
+        return node
+
+    def link(self, branch: BranchInfo, target: bytes) -> LatestLink:
+        """The link to this target: the one before if the target is the same, else a new node."""
+        link = self._links.get(branch.view)
+        if link is None or link.target != target:
+            link = LatestLink(branch, target, self.fresh())
+            self._links[branch.view] = link
+            self._nodes[link.node] = link
+        return link
+
+    def known_link(self, view: ViewNo, target: bytes) -> LatestLink | None:
+        """The link to this target if there is one."""
+        link = self._links.get(view)
+        return link if link is not None and link.target == target else None
+
+    def ticket(self, node: NodeId) -> Ticket:
+        """The ticket of a node id. Raises StaleHandle."""
+        found = self._nodes.get(node)
+        if not isinstance(found, Ticket):
+            raise StaleHandle("this control file was not looked up")
+        return found
+
+    def find(self, node: NodeId) -> Ticket | LatestLink:
+        """What a node id stands for. Raises StaleHandle."""
+        found = self._nodes.get(node)
+        if found is None:
+            raise StaleHandle("this control file was not looked up")
+        return found
+
+    def forget(self, node: NodeId) -> None:
+        """The kernel does not know the node any more. No error for one that was never kept."""
+        found = self._nodes.pop(node, None)
+        if isinstance(found, LatestLink) and self._links.get(found.view) is found:
+            del self._links[found.view]

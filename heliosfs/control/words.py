@@ -1,0 +1,71 @@
+"""A command line as words: splitting as a POSIX shell does, options apart from arguments.
+
+Must not know: verbs.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shlex
+from collections.abc import Sequence
+
+from heliosfs.core.errors import FsError
+
+
+def split(line: bytes) -> list[bytes]:
+    """The words of one line: blanks, quotes and backslashes as in sh, nothing expanded.
+
+    Raises:
+        FsError: EINVAL: a quote that does not end, or more than one line.
+    """
+    if b"\n" in line:
+        raise FsError(errno.EINVAL, "one line is one command")
+    try:
+        words = shlex.split(line.decode("utf-8", "surrogateescape"))
+    except ValueError as error:
+        raise FsError(errno.EINVAL, f"cannot split into words: {error}".lower()) from None
+    return [word.encode("utf-8", "surrogateescape") for word in words]
+
+
+def as_bytes(words: Sequence[bytes] | Sequence[str]) -> list[bytes]:
+    """Words as bytes; text is encoded as file names are (surrogateescape)."""
+    return [os.fsencode(word) for word in words]
+
+
+def one_line(data: bytes) -> bytes:
+    """What a write said, without the one newline that echo adds."""
+    return data[:-1] if data.endswith(b"\n") else data
+
+
+def options_apart(
+    words: Sequence[bytes], known: Sequence[bytes], usage: str
+) -> tuple[list[bytes], dict[bytes, bytes]]:
+    """Arguments, and the values of options: `-x V`, `--long V`, `--long=V`. All after `--` is argument.
+
+    Args:
+        known: Options that are understood; each takes a value and may come once.
+        usage: For the reason in words.
+
+    Raises:
+        FsError: EINVAL: an unknown or repeated option, or one without its value.
+    """
+    arguments: list[bytes] = []
+    options: dict[bytes, bytes] = {}
+    rest = iter(words)
+    for word in rest:
+        if word == b"--":
+            arguments.extend(rest)
+        elif word.startswith(b"-") and word != b"-":
+            name, equals, value = word.partition(b"=") if word.startswith(b"--") else (word, b"", b"")
+            if name not in known or name in options:
+                raise FsError(errno.EINVAL, f"usage: {usage}")
+            if not equals:
+                following = next(rest, None)
+                if following is None:
+                    raise FsError(errno.EINVAL, f"usage: {usage}")
+                value = following
+            options[name] = value
+        else:
+            arguments.append(word)
+    return arguments, options

@@ -1,0 +1,47 @@
+"""What `mount` is asked for, as it goes from the command line to the daemon's process.
+
+Must not know: how options are written by users (the command line parses them).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+
+
+@dataclass(slots=True, frozen=True)
+class MountOptions:
+    """Options of one mount; None stands for the store's or the program's default.
+
+    Attributes:
+        branch: Path of the branch to show, as "main/exp"; bytes that are not UTF-8 as surrogates.
+        flags: Flags for the kernel's mount, from transport.options.PASSED_ON; of contradicting ones the last
+        counts. control_visible: Whether listings of the root show `.helios`.
+        nonempty: Mount over a directory that has entries.
+        memory_bytes, log_bytes, commit_s: Store-wide; set by the first mount.
+        cache: "private" or "shared" (the latter on the kernel transport alone).
+    """
+
+    branch: str = "main"
+    flags: tuple[str, ...] = ()
+    control_visible: bool = False
+    nonempty: bool = False
+    memory_bytes: int | None = None
+    log_bytes: int | None = None
+    commit_s: float | None = None
+    cache: str = "private"
+
+    def to_json(self) -> str:
+        """As one word of a command line."""
+        return json.dumps(asdict(self), separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> MountOptions:
+        """The inverse. Raises ValueError for anything that `to_json` does not make."""
+        found = json.loads(text)
+        known = {field.name for field in fields(cls)}
+        if not isinstance(found, Mapping) or not known.issuperset(found):
+            raise ValueError(f"not mount options: {text}")
+        flags = found.get("flags", ())
+        return cls(**{**found, "flags": tuple(flags)})

@@ -1,0 +1,167 @@
+"""The daemon's life: open the store, mount, answer the socket, and take everything down in order.
+
+The order of closing is the reverse: no new requests, those in progress answered, unmounted, then the store's
+last cut. Invariants: nothing is mounted when this returns; whoever waits for readiness gets one word. Must
+not know: what a request or a verb does.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from heliosfs.control.reply import Reply
+from heliosfs.control.runner import Commands
+from heliosfs.control.tree import ControlTree
+from heliosfs.core.errors import FsError
+from heliosfs.daemon import journal
+from heliosfs.daemon.errors import FAILED, DaemonError, daemon_error
+from heliosfs.daemon.options import MountOptions
+from heliosfs.daemon.readiness import Announcer
+from heliosfs.daemon.rpc import Progress, Request, Server, Verb, listening, success
+from heliosfs.filesystem import Filesystem, StoreOptions, open_filesystem
+from heliosfs.transport.options import fuse_options
+from heliosfs.transport.pyfuse3.requests import DeferWork
+from heliosfs.transport.pyfuse3.session import Pyfuse3Session
+
+_log = logging.getLogger("heliosfs.daemon")
+
+_GC_THRESHOLDS: Final = (50_000, 50, 100)
+"""The core makes no cycles; a collection of everything stops all requests for 60 ms at 184,000 objects."""
+
+
+def run(
+    store: Path, mountpoint: Path, options: MountOptions, *, announcer: Announcer, foreground: bool = False
+) -> None:
+    """Serve a store's branch until it is unmounted, or until SIGTERM or SIGINT.
+
+    Args:
+        store, mountpoint: Absolute, without symlinks; the mountpoint was checked (`mountpoint.prepare`).
+        announcer: Told when the mount is live, or why it won't be.
+        foreground: Log to standard error and end when the terminal goes (SIGHUP), instead of daemon.log.
+
+    Raises:
+        DaemonError: What the user can do something about; told to the announcer already.
+    """
+    journal.start_logging()
+    os.umask(0o077)
+    if not foreground:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        os.chdir("/")
+    try:
+        trio.run(_serve, store, mountpoint, options, announcer, foreground, strict_exception_groups=False)
+    except Exception as error:
+        refusal = daemon_error(_first(error))
+        if refusal is None:
+            _log.exception("the daemon died")
+            refusal = DaemonError(FAILED, f"unexpected {type(error).__name__}: {error}")
+        else:
+            _log.error("%s", refusal.message)
+        announcer.failed(refusal)
+        raise refusal from error
+
+
+async def _serve(
+    store: Path, mountpoint: Path, options: MountOptions, announcer: Announcer, foreground: bool
+) -> None:
+    async with open_filesystem(store, _store_options(options)) as fs:
+        if not foreground:
+            journal.move_to_store(store)
+        _log.info("store %s, process %d, branch %s at %s", store, os.getpid(), options.branch, mountpoint)
+        try:
+            branch = fs.find_branch(os.fsencode(options.branch))
+        except FsError as error:
+            raise DaemonError(FAILED, f"{store}: {error}") from None
+        try:
+            flags = fuse_options(store, options.flags, privileged=os.geteuid() == 0)
+        except ValueError as error:
+            raise DaemonError(FAILED, f"mount option {error} is not known") from None
+        commands = Commands(fs)
+
+        def make_control(after_reply: DeferWork) -> ControlTree:
+            return ControlTree(fs, visible=options.control_visible, after_reply=after_reply, commands=commands)
+
+        session = Pyfuse3Session(fs, make_control, branch.view, mountpoint, flags)
+        server = Server(daemon_verbs(fs, session, mountpoint), words_verb(fs, commands))
+        async with listening(store, server), trio.open_nursery() as nursery:
+            nursery.start_soon(_stop_on_signal, session, nursery.cancel_scope, foreground)
+            await nursery.start(_serve_session, session, nursery.cancel_scope)
+            gc.collect()
+            gc.freeze()
+            gc.set_threshold(*_GC_THRESHOLDS)
+            announcer.ready()
+        _log.info("unmounted %s", mountpoint)
+
+
+async def _serve_session(
+    session: Pyfuse3Session, done: trio.CancelScope, task_status: trio.TaskStatus[None]
+) -> None:
+    await session.serve(task_status=task_status)
+    done.cancel()
+
+
+async def _stop_on_signal(session: Pyfuse3Session, scope: trio.CancelScope, foreground: bool) -> None:
+    """The first signal ends the session in order; a second one does not wait for requests in progress."""
+    watched = [signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if foreground else [])]
+    with trio.open_signal_receiver(*watched) as signals:
+        asked = False
+        async for number in signals:
+            _log.info("%s", signal.Signals(number).name)
+            if asked:
+                scope.cancel()
+            else:
+                session.stop()
+            asked = True
+
+
+def words_verb(fs: Filesystem, commands: Commands) -> Verb:
+    """Answers the verbs of the one command table, on the branch that the request names."""
+
+    async def answer(request: Request, progress: Progress) -> Mapping[str, object]:
+        view = fs.find_branch(os.fsencode(request.branch)).view
+        reply: Reply = await commands.run_words(view, request.argv, request.caller)
+        return reply.as_dict()
+
+    return answer
+
+
+def daemon_verbs(fs: Filesystem, session: Pyfuse3Session, mountpoint: Path) -> dict[str, Verb]:
+    """The verbs that are the daemon's own: ping, unmount, status."""
+
+    async def ping(request: Request, progress: Progress) -> Mapping[str, object]:
+        return success("ping", pid=os.getpid(), mountpoint=str(mountpoint))
+
+    async def unmount(request: Request, progress: Progress) -> Mapping[str, object]:
+        session.stop()
+        return success("unmount", pid=os.getpid(), mountpoint=str(mountpoint))
+
+    async def status(request: Request, progress: Progress) -> Mapping[str, object]:
+        view = fs.find_branch(os.fsencode(request.branch)).view
+        more = fs.status(view)
+        more.update(pid=os.getpid(), mountpoint=str(mountpoint), transport="pyfuse3")
+        return success("status", **more)
+
+    return {"ping": ping, "unmount": unmount, "status": status}
+
+
+def _store_options(options: MountOptions) -> StoreOptions:
+    default = StoreOptions()
+    return StoreOptions(
+        memory=default.memory if options.memory_bytes is None else options.memory_bytes,
+        log=default.log if options.log_bytes is None else options.log_bytes,
+        commit_s=default.commit_s if options.commit_s is None else options.commit_s,
+    )
+
+
+def _first(error: BaseException) -> Exception:
+    """The error that counts of a group: the first leaf."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error if isinstance(error, Exception) else RuntimeError(repr(error))

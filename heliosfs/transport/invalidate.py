@@ -1,0 +1,202 @@
+"""What the kernel must forget after a change that did not come from it: planned here, sent from one thread.
+
+A notification can wait for a page or a directory that another process's request has locked, and only the loop
+can answer that request; so it is written from a thread while the loop serves on (docs/concurrency.md).
+Whoever publishes a change must hold no lock of the kernel's: control sees to that. Invariants: only nodes
+that the kernel may know are told; what is still outstanding when nothing has moved for `patience_s` ends the
+connection rather than hang the machine. Must not know: how a notification is written (`Notifier`), why
+something changed.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
+
+import trio
+
+from heliosfs.core.ids import INO_BITS, NodeId, node_id
+from heliosfs.filesystem.types import Change
+from heliosfs.transport.lookups import LookupTable
+
+_log = logging.getLogger("heliosfs.transport")
+
+PATIENCE_S: Final = 5.0
+_SETTLE_S: Final = 0.001
+_GONE: Final = frozenset({errno.ENOTCONN, errno.ENODEV, errno.ECONNABORTED, errno.EBADF, errno.EPERM})
+FUSE_ROOT: Final = 1
+
+
+class InvalInode(NamedTuple):
+    """Forget an inode's attributes, and its pages if `data`. `node` as on the wire."""
+
+    node: int
+    data: bool
+
+
+class InvalEntry(NamedTuple):
+    """Forget what `name` in a directory leads to, or that it leads nowhere. `parent` as on the wire."""
+
+    parent: int
+    name: bytes
+
+
+Notification: TypeAlias = InvalInode | InvalEntry
+
+
+class Notifier(Protocol):
+    """How one transport writes a notification. Called from a thread; may block."""
+
+    def inode(self, node: int, data: bool) -> None:
+        """Raises OSError; ENOENT if the kernel does not know the node."""
+
+    def entry(self, parent: int, name: bytes) -> None:
+        """Raises OSError; ENOENT if the kernel does not know the directory or the name."""
+
+
+def plan_notifications(changes: Iterable[Change], lookups: LookupTable, root: NodeId) -> list[Notification]:
+    """The notifications that make the kernel forget these changes, and nothing else.
+
+    Args:
+        changes: What differs; a change with ino 0 stands for every node of its view.
+        lookups: Who the kernel knows. It knows the root always.
+        root: The mounted branch's root, which is node 1 on the wire.
+
+    Returns:
+        Entries first (a walk that starts now asks again), then inodes, each at most once. Pure. O(changes).
+    """
+    entries: dict[InvalEntry, None] = {}
+    inodes: dict[int, bool] = {}
+    knows = lookups.knows
+    for change in changes:
+        if change.ino == 0:
+            # Every path into a dead view meets an inode whose attributes are gone, and so ESTALE: no entry is
+            # needed.
+            for ino in lookups.known(change.view):
+                node = node_id(change.view, ino)
+                inodes[FUSE_ROOT if node == root else node] = True
+            continue
+        node = NodeId(change.view << INO_BITS | change.ino)
+        if node == root:
+            wire = FUSE_ROOT
+        elif knows(node):
+            wire = node
+        else:
+            continue
+        for name in change.names:
+            entries[InvalEntry(wire, name)] = None
+        inodes[wire] = inodes.get(wire, False) or change.data or change.gone
+    return [*entries, *(InvalInode(wire, data) for wire, data in inodes.items())]
+
+
+class CacheInvalidator:
+    """Tells one connection's kernel what to forget.
+
+    Registered with the filesystem as one of its invalidators.
+    """
+
+    def __init__(
+        self,
+        lookups: LookupTable,
+        notifier: Notifier,
+        root: NodeId,
+        abort: Callable[[], None],
+        *,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
+        """
+        Args:
+            abort: Ends the connection; called in the loop's thread when a notification hangs.
+            patience_s: How long one notification may take.
+        """
+        self._lookups = lookups
+        self._notifier = notifier
+        self._root = root
+        self._abort = abort
+        self._patience_s = patience_s
+        self._gate = trio.CapacityLimiter(1)
+        self._sent = 0
+        self._closed = False
+
+    async def invalidate(self, changes: Sequence[Change]) -> None:
+        """Make the kernel forget; returns when it has. Never raises for what a kernel answers.
+
+        About 100 us for the thread and 3 us for each notification. The caller must not be inside a request
+        that holds the lock of a directory or page concerned.
+        """
+        plan = plan_notifications(changes, self._lookups, self._root)
+        if plan:
+            await self._send(plan)
+
+    async def drop_data(self, node: NodeId) -> None:
+        """Forget one inode's pages and attributes: what was written into them was refused."""
+        wire = FUSE_ROOT if node == self._root else node
+        await self._send([InvalInode(wire, True)])
+
+    async def close(self) -> None:
+        """Send nothing more, and return when the thread has left its last notification."""
+        self._closed = True
+        async with self._gate:
+            return
+
+    async def _send(self, plan: Sequence[Notification]) -> None:
+        if self._closed:
+            return
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch)
+            unknown = await self._in_thread(self._perform, plan)
+            again = [inode for inode in unknown if self._lookups.knows(NodeId(inode.node))]
+            if again:
+                # A LOOKUP was answered a moment ago and the caller has not yet woken up to make the inode: it
+                # would make it with the attributes of before.
+                await self._in_thread(self._perform_settled, again)
+            nursery.cancel_scope.cancel()
+
+    async def _in_thread(
+        self, work: Callable[[Sequence[Any]], list[InvalInode]], plan: Sequence[Any]
+    ) -> list[InvalInode]:
+        """One at a time; abandoned when the session ends.
+
+        A hung notification must not keep the daemon alive.
+        """
+        return await trio.to_thread.run_sync(work, plan, limiter=self._gate, abandon_on_cancel=True)
+
+    def _perform(self, plan: Sequence[Notification]) -> list[InvalInode]:
+        """In the thread: send all, return the inodes that the kernel claims not to know."""
+        unknown = []
+        notify_inode, notify_entry = self._notifier.inode, self._notifier.entry
+        for notification in plan:
+            if self._closed:
+                break
+            try:
+                if isinstance(notification, InvalInode):
+                    notify_inode(notification.node, notification.data)
+                else:
+                    notify_entry(notification.parent, notification.name)
+            except OSError as error:
+                if error.errno == errno.ENOENT:
+                    if isinstance(notification, InvalInode):
+                        unknown.append(notification)
+                elif error.errno in _GONE:
+                    break
+                else:
+                    _log.error("the kernel refused %r: %s", notification, error)
+            self._sent += 1
+        return unknown
+
+    def _perform_settled(self, plan: Sequence[InvalInode]) -> list[InvalInode]:
+        time.sleep(_SETTLE_S)
+        return self._perform(plan)
+
+    async def _watch(self) -> None:
+        while True:
+            before = self._sent
+            await trio.sleep(self._patience_s)
+            if self._sent == before and not self._closed:
+                _log.critical("a cache notification hangs for %s s: ending the connection", self._patience_s)
+                self._closed = True
+                self._abort()
+                return

@@ -1,0 +1,1 @@
+"""The portable transport: libfuse's session through the pyfuse3 binding, on trio."""

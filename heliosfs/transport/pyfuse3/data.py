@@ -1,0 +1,114 @@
+"""Content: OPEN, READ, WRITE, FSYNC and what ends a handle."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import Final
+
+from pyfuse3 import FileInfo, FUSEError, RequestContext
+
+from heliosfs.core.errors import FsError
+from heliosfs.core.ids import NodeId, view_of
+from heliosfs.filesystem.types import Caller, SetAttr
+from heliosfs.transport.pyfuse3.requests import Handlers, caller_of, is_control
+
+_WRITING: Final = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
+_EMPTY: Final = SetAttr(size=0)
+_UNKNOWN: Final = Caller(0, 0)
+"""WRITE does not say who asks; the kernel has checked him at open(2)."""
+
+
+class DataHandlers(Handlers):
+    """Handles are node ids; a handle outlives nothing and holds nothing."""
+
+    async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
+        """Open a file or a control file. O_TRUNC is part of it (ATOMIC_O_TRUNC). Source: open(2).
+
+        Raises:
+            FUSEError: ESTALE; EROFS to write in a snapshot.
+        """
+        self.noted()
+        node = self.root if inode == 1 else NodeId(inode)
+        try:
+            if is_control(node):
+                caller = caller_of(ctx)
+                self.openers[node] = caller
+                await self.control.open(node, flags, caller)
+                return FileInfo(node, True, False)
+            if flags & _WRITING:
+                if self.fs.is_snapshot(view_of(node)):
+                    raise FsError(errno.EROFS)
+                if flags & os.O_TRUNC:
+                    await self.fs.setattr(node, _EMPTY, caller_of(ctx))
+                    return FileInfo(node)
+            await self.fs.getattr(node)
+        except Exception as error:
+            raise self.refusal("open", node, error) from None
+        return FileInfo(node)
+
+    async def read(self, fh: int, off: int, size: int) -> bytes:
+        """Source: pread(2)."""
+        self.noted()
+        node = NodeId(fh)
+        try:
+            if is_control(node):
+                return await self.control.read(node, off, size)
+            return await self.fs.read(node, off, size)
+        except Exception as error:
+            raise self.refusal("read", node, error) from None
+
+    async def write(self, fh: int, off: int, buf: bytes) -> int:
+        """Source: pwrite(2).
+
+        A refused write-back of a mapping would stay visible, so the kernel forgets it.
+        """
+        self.noted()
+        node = NodeId(fh)
+        if is_control(node):
+            try:
+                written = await self.control.write(node, off, buf, self.openers.get(node, _UNKNOWN))
+                self.start_after_reply()
+                return written
+            except Exception as error:
+                raise self.refusal("write", node, error) from None
+        try:
+            return await self.fs.write(node, off, buf, _UNKNOWN)
+        except Exception as error:
+            refusal = self.refusal("write", node, error)
+            if node not in self.dropping:
+                self.dropping.add(node)
+                self.nursery.start_soon(self._drop_refused, node)
+            raise refusal from None
+
+    async def _drop_refused(self, node: NodeId) -> None:
+        self.dropping.discard(node)
+        await self.invalidator.drop_data(node)
+
+    async def flush(self, fh: int) -> None:
+        """Nothing is kept back, so close(2) need not ask.
+
+        ENOSYS makes this the last FLUSH of the connection.
+        """
+        raise FUSEError(errno.ENOSYS)
+
+    async def release(self, fh: int) -> None:
+        """Handles hold nothing. (RELEASE has no errors.)"""
+        self.noted()
+
+    async def fsync(self, fh: int, datasync: bool) -> None:
+        """Source: fsync(2), fdatasync(2): the log holds both, so they are the same."""
+        await self._sync("fsync", fh)
+
+    async def fsyncdir(self, fh: int, datasync: bool) -> None:
+        """Source: fsync(2) of a directory."""
+        await self._sync("fsyncdir", fh)
+
+    async def _sync(self, operation: str, fh: int) -> None:
+        node = NodeId(fh)
+        if is_control(node):
+            return
+        try:
+            await self.fs.fsync(node)
+        except Exception as error:
+            raise self.refusal(operation, node, error) from None

@@ -1,0 +1,132 @@
+"""What all request handlers share: the filesystem, the control tree, the lookup table, and how to refuse.
+
+File handles are node ids, so that a handle means something without any state here. Invariant: between the
+filesystem's answer and the reply nothing is awaited, so the order of replies and of cache notifications is
+the order of changes. Must not know: what any request does.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, TypeAlias
+
+import pyfuse3
+import trio
+from pyfuse3 import FUSEError, RequestContext
+
+from heliosfs.core.errors import Damaged, FsError
+from heliosfs.core.ids import FIRST_CONTROL_INO, INO_MASK, NodeId
+from heliosfs.filesystem.types import Caller
+from heliosfs.transport.errnos import errno_of
+from heliosfs.transport.invalidate import CacheInvalidator
+from heliosfs.transport.lookups import LookupTable
+from heliosfs.transport.pyfuse3.wakefulness import Wakefulness
+
+if TYPE_CHECKING:
+    from heliosfs.control.tree import ControlTree
+    from heliosfs.filesystem import Filesystem
+
+_log = logging.getLogger("heliosfs.transport")
+
+
+DeferWork: TypeAlias = Callable[[Callable[[], Awaitable[None]]], None]
+"""Do something once the reply to the present request has gone out."""
+
+
+def is_control(node: int) -> bool:
+    """Whether a node is a ticket (view 0) or a branch's control directory. Two comparisons."""
+    return node <= INO_MASK or node & INO_MASK >= FIRST_CONTROL_INO
+
+
+def caller_of(ctx: RequestContext) -> Caller:
+    """Who asks. The pid is a thread's, and 0 from outside our pid namespace."""
+    return Caller(ctx.uid, ctx.gid, ctx.pid, ctx.umask)
+
+
+class AfterReply:
+    """Work that must wait until a request's reply has gone out, because the caller holds a lock until then.
+
+    A session's task serves one request at a time, so the task names the request. pyfuse3 sends the reply as
+    soon as the handler returns, without giving way: what the handler starts as its last act runs after it.
+    """
+
+    __slots__ = ("_pending",)
+
+    def __init__(self) -> None:
+        self._pending: dict[trio.lowlevel.Task, list[Callable[[], Awaitable[None]]]] = {}
+
+    def add(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Run `work` after the reply to the request that the current task serves."""
+        self._pending.setdefault(trio.lowlevel.current_task(), []).append(work)
+
+    def take(self) -> Sequence[Callable[[], Awaitable[None]]]:
+        """The current task's work, no longer pending."""
+        return self._pending.pop(trio.lowlevel.current_task(), ()) if self._pending else ()
+
+
+class Handlers(pyfuse3.Operations):
+    """State of one session, seen by its handlers.
+
+    Attributes:
+        root: Node id of the mounted branch's root, which is 1 on the wire.
+        openers: Who opened a control node that is known to the kernel: WRITE and READDIR don't say who asks.
+        noted: Every handler that programs wait for calls it first.
+        initialised: Set when the kernel's INIT has arrived.
+        dropping: Nodes whose pages are about to be dropped because a write was refused.
+    """
+
+    supports_dot_lookup = False
+    enable_writeback_cache = False
+    enable_acl = False
+
+    def __init__(
+        self,
+        fs: Filesystem,
+        control: ControlTree,
+        root: NodeId,
+        lookups: LookupTable,
+        invalidator: CacheInvalidator,
+        after_reply: AfterReply,
+        nursery: trio.Nursery,
+    ) -> None:
+        self.fs = fs
+        self.control = control
+        self.root = root
+        self.lookups = lookups
+        self.invalidator = invalidator
+        self.after_reply = after_reply
+        self.nursery = nursery
+        self.initialised = trio.Event()
+        self.wakefulness = Wakefulness()
+        self.noted = self.wakefulness.noted
+        self.openers: dict[int, Caller] = {}
+        self.dropping: set[NodeId] = set()
+
+    def init(self) -> None:
+        """Called by pyfuse3 inside INIT."""
+        self.initialised.set()
+
+    def refusal(self, operation: str, node: int, error: Exception) -> FUSEError:
+        """The error to raise for what an operation raised. Starts what waits for the reply, too."""
+        self.start_after_reply()
+        if isinstance(error, FsError) and not isinstance(error, Damaged):
+            return FUSEError(error.errno)
+        if isinstance(error, FUSEError):
+            return error
+        return FUSEError(errno_of(error, operation, node))
+
+    def start_after_reply(self) -> None:
+        """Start what control wants done after this reply. A handler's last act.
+
+        Nothing may be awaited after it.
+        """
+        for work in self.after_reply.take():
+            self.nursery.start_soon(_run_logged, work)
+
+
+async def _run_logged(work: Callable[[], Awaitable[None]]) -> None:
+    try:
+        await work()
+    except Exception:
+        _log.exception("work after a reply failed")

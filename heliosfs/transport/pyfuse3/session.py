@@ -1,0 +1,177 @@
+"""One mounted branch, served through libfuse: mount, serve, unmount.
+
+pyfuse3 keeps its session in module variables, so a process has one. Invariants: the mount is gone when
+`serve` returns, however it returns; libfuse's session is freed only when no thread writes to it any more.
+Must not know: where the filesystem comes from, how the daemon is started.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import pyfuse3
+import trio
+
+from heliosfs.core.ids import ROOT_INO, ViewNo, node_id
+from heliosfs.transport import mounts
+from heliosfs.transport.errors import MountRefused
+from heliosfs.transport.invalidate import CacheInvalidator
+from heliosfs.transport.lookups import LookupTable
+from heliosfs.transport.pyfuse3.operations import HeliosOperations
+from heliosfs.transport.pyfuse3.requests import AfterReply, DeferWork, is_control
+
+if TYPE_CHECKING:
+    from heliosfs.control.tree import ControlTree
+    from heliosfs.filesystem import Filesystem
+
+_log = logging.getLogger("heliosfs.transport")
+
+_MIN_TASKS: Final = 2
+_MAX_TASKS: Final = 500
+"""Requests in progress at a time: each fsync and each cold read holds a task while it waits."""
+_GRACE_S: Final = 10.0
+"""How long an unmount waits for requests in progress, and then for a notification thread."""
+
+
+class Pyfuse3Session:
+    """Serves one view at one mountpoint until somebody unmounts it."""
+
+    def __init__(
+        self,
+        fs: Filesystem,
+        make_control: Callable[[DeferWork], ControlTree],
+        view: ViewNo,
+        mountpoint: Path,
+        options: set[str],
+    ) -> None:
+        """
+        Args:
+            make_control: Makes the session's control tree, given the way to do something after a reply.
+            mountpoint: Absolute, its symlinks resolved.
+            options: From transport.options.fuse_options.
+        """
+        self._fs = fs
+        self._make_control = make_control
+        self._view = view
+        self._mountpoint = mountpoint
+        self._options = options
+        self._connection: int | None = None
+        self._serving: trio.CancelScope | None = None
+
+    async def serve(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Mount, say started, serve until unmounted or until `stop`, and leave nothing mounted.
+
+        Raises:
+            MountRefused: No /dev/fuse, no fusermount3, no permission, ...; nothing is mounted then.
+        """
+        root = node_id(self._view, ROOT_INO)
+        lookups = LookupTable()
+        invalidator = CacheInvalidator(lookups, _LibfuseNotifier(), root, self._abort)
+        after_reply = AfterReply()
+        control = self._make_control(after_reply.add)
+        async with trio.open_nursery() as nursery:
+            operations = HeliosOperations(self._fs, control, root, lookups, invalidator, after_reply, nursery)
+            self._mount(operations)
+            self._fs.mounted_views.add(self._view)
+            self._fs.invalidators.append(invalidator)
+            try:
+                nursery.start_soon(self._tune, operations)
+                nursery.start_soon(operations.wakefulness.keep)
+                with trio.CancelScope() as self._serving:
+                    task_status.started()
+                    await pyfuse3.main(min_tasks=_MIN_TASKS, max_tasks=_MAX_TASKS)
+            finally:
+                self._serving = None
+                self._fs.invalidators.remove(invalidator)
+                self._fs.mounted_views.discard(self._view)
+                with trio.CancelScope(shield=True):
+                    await self._unmount(invalidator)
+                for node in lookups.drain():
+                    if not is_control(node):
+                        self._fs.forget(node)
+                nursery.cancel_scope.cancel()
+
+    def stop(self) -> None:
+        """End the session in good order: requests in progress are answered first. Idempotent.
+
+        `serve` returns.
+        """
+        if self._serving is not None and self._serving.deadline == math.inf:
+            self._serving.deadline = trio.current_time() + _GRACE_S
+            pyfuse3.terminate()
+
+    def _mount(self, operations: HeliosOperations) -> None:
+        with _stderr_captured() as said:
+            try:
+                pyfuse3.init(operations, os.fspath(self._mountpoint), self._options)
+            except RuntimeError as error:
+                raise MountRefused(self._mountpoint, said() or str(error)) from None
+        mount = mounts.mount_at(self._mountpoint)
+        self._connection = mount.connection if mount is not None else None
+
+    async def _tune(self, operations: HeliosOperations) -> None:
+        await operations.initialised.wait()
+        # INIT is answered right after its handler has returned; the kernel then sets its own read-ahead.
+        await trio.sleep(0)
+        mount = mounts.mount_at(self._mountpoint)
+        if mount is not None:
+            for refused in mounts.tune(mount):
+                _log.info("not tuned: %s", refused)
+
+    async def _unmount(self, invalidator: CacheInvalidator) -> None:
+        with trio.move_on_after(_GRACE_S) as waiting:
+            await invalidator.close()
+        if waiting.cancelled_caught:
+            _log.error("a cache notification still hangs: aborting, and leaving libfuse's session as it is")
+            self._abort()
+        else:
+            pyfuse3.close(unmount=True)
+        # libfuse takes an aborted connection for an unmounted one.
+        mount = mounts.mount_at(self._mountpoint)
+        if mount is not None and mount.connection == self._connection:
+            refused = await trio.to_thread.run_sync(partial(mounts.unmount_once, self._mountpoint, lazy=True))
+            if refused is not None:
+                _log.error("%s is still mounted, and dead: %s", self._mountpoint, refused)
+
+    def _abort(self) -> None:
+        """End the connection by force; never waits."""
+        try:
+            if self._connection is None:
+                raise OSError("not in mountinfo")
+            mounts.abort(self._connection)
+        except OSError as error:
+            _log.critical("can't abort by fusectl (%s): forcing %s off", error, self._mountpoint)
+            force = partial(mounts.umount, self._mountpoint, mounts.MNT_FORCE)
+            threading.Thread(target=force, daemon=True).start()
+
+
+class _LibfuseNotifier:
+    """Notifications by way of libfuse. The calls release the interpreter's lock."""
+
+    def inode(self, node: int, data: bool) -> None:
+        pyfuse3.invalidate_inode(node, attr_only=not data)
+
+    def entry(self, parent: int, name: bytes) -> None:
+        pyfuse3.invalidate_entry(parent, name)
+
+
+@contextmanager
+def _stderr_captured() -> Iterator[Callable[[], str]]:
+    """Catch what libfuse and fusermount3 write to descriptor 2: the only place where they say why."""
+    kept = os.dup(2)
+    caught = os.memfd_create("stderr")
+    try:
+        os.dup2(caught, 2)
+        yield lambda: os.pread(caught, 4096, 0).decode(errors="replace").strip().replace("\n", "; ")
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(caught)

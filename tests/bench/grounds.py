@@ -1,0 +1,221 @@
+"""Filesystems to compare: each gives an empty directory to work in and is gone afterwards.
+
+The directory's own filesystem is always there; overlayfs, btrfs and tmpfs where this machine mounts them (root);
+other FUSE filesystems where their programs are installed. Must not know: what is done in them.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.bench.machine import filesystem_of
+from tests.bench.mounts import mounted
+
+OURS = "heliosfs"
+NATIVE = "native"
+_BTRFS_BYTES = 6 << 30
+_WAIT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """A filesystem under test.
+
+    Attributes:
+        name: Column of the table.
+        kind: Type as the kernel names it.
+        directory: Empty at the start.
+        survives: What an acknowledged write without fsync outlives: "kill" of the serving process, or "none".
+        rest: Waits until nothing goes on in the background.
+    """
+
+    name: str
+    kind: str
+    directory: Path
+    survives: str
+    rest: Callable[[], None]
+
+
+def _nothing() -> None:
+    pass
+
+
+def _run(*command: str | Path) -> None:
+    subprocess.run(command, check=True, timeout=120, capture_output=True)
+
+
+def _unmount(point: Path) -> None:
+    for words in (("umount", point), ("umount", "-l", point)):
+        if subprocess.run(words, timeout=60, check=False, capture_output=True).returncode == 0:
+            return
+
+
+@contextmanager
+def _native(directory: Path) -> Iterator[Ground]:
+    place = directory / NATIVE
+    place.mkdir()
+    yield Ground(NATIVE, filesystem_of(directory), place, "kill", _nothing)
+
+
+@contextmanager
+def _ours(directory: Path) -> Iterator[Ground]:
+    with mounted(directory / OURS) as mount:
+        yield Ground(OURS, filesystem_of(mount.point), mount.point, "kill", mount.idle)
+
+
+@contextmanager
+def _overlay(directory: Path) -> Iterator[Ground]:
+    place = directory / "overlay"
+    for name in ("lower", "upper", "work", "mnt"):
+        (place / name).mkdir(parents=True)
+    point = place / "mnt"
+    options = f"lowerdir={place}/lower,upperdir={place}/upper,workdir={place}/work"
+    _run("mount", "-t", "overlay", "-o", options, "heliosfs-bench", point)
+    try:
+        yield Ground("overlayfs", filesystem_of(point), point, "kill", _nothing)
+    finally:
+        _unmount(point)
+
+
+@contextmanager
+def _btrfs(directory: Path) -> Iterator[Ground]:
+    point = directory / "btrfs"
+    point.mkdir()
+    image = directory / "btrfs.img"
+    with image.open("wb") as file:
+        file.truncate(_BTRFS_BYTES)
+    _run("mkfs.btrfs", "-q", image)
+    _run("mount", "-t", "btrfs", "-o", "loop", image, point)
+    try:
+        yield Ground("btrfs", filesystem_of(point), point, "kill", _nothing)
+    finally:
+        _unmount(point)
+
+
+@contextmanager
+def _tmpfs(directory: Path) -> Iterator[Ground]:
+    point = directory / "tmpfs"
+    point.mkdir()
+    _run("mount", "-t", "tmpfs", "heliosfs-bench", point)
+    try:
+        yield Ground("tmpfs", filesystem_of(point), point, "none", _nothing)
+    finally:
+        _unmount(point)
+
+
+def _fuse_peer(name: str, command: Callable[[Path, Path], list[list[str | Path]]]) -> _Maker:
+    """A FUSE filesystem of somebody else's: the commands that mount `backing` at `point`; the last may stay."""
+
+    @contextmanager
+    def make(directory: Path) -> Iterator[Ground]:
+        point = directory / name
+        backing = directory / f"{name}.backing"
+        point.mkdir()
+        backing.mkdir()
+        *before, last = command(backing, point)
+        for words in before:
+            _run(*words)
+        with tempfile.TemporaryFile() as said:
+            process = subprocess.Popen(last, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
+            try:
+                end = time.monotonic() + _WAIT_S
+                while not os.path.ismount(point):
+                    if time.monotonic() > end:
+                        raise OSError(f"{name} did not mount")
+                    time.sleep(0.02)
+                yield Ground(name, filesystem_of(point), point, "none", _nothing)
+            finally:
+                _unmount(point)
+                try:
+                    process.wait(_WAIT_S)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+
+    return make
+
+
+_Maker = Callable[[Path], AbstractContextManager[Ground]]
+
+_S3QL_LOGIN = ("--authfile", "/dev/null")
+_PEERS: dict[str, tuple[tuple[str, ...], _Maker]] = {
+    "overlayfs": (("mount",), _overlay),
+    "btrfs": (("mount", "mkfs.btrfs"), _btrfs),
+    "tmpfs": (("mount",), _tmpfs),
+    "passthrough_ll": (
+        ("passthrough_ll",),
+        _fuse_peer(
+            "passthrough_ll",
+            lambda backing, point: [["passthrough_ll", "-f", "-o", f"source={backing},cache=always", point]],
+        ),
+    ),
+    "passthrough_hp": (
+        ("passthrough_hp",),
+        _fuse_peer(
+            "passthrough_hp", lambda backing, point: [["passthrough_hp", "--foreground", backing, point]]
+        ),
+    ),
+    "memfs_ll": (("memfs_ll",), _fuse_peer("memfs_ll", lambda _, point: [["memfs_ll", "-f", point]])),
+    "s3ql": (
+        ("mkfs.s3ql", "mount.s3ql"),
+        _fuse_peer(
+            "s3ql",
+            lambda backing, point: [
+                ["mkfs.s3ql", "--plain", *_S3QL_LOGIN, "--cachedir", f"{backing}.cache", f"local://{backing}"],
+                [
+                    *("mount.s3ql", "--fg", *_S3QL_LOGIN, "--cachedir", f"{backing}.cache"),
+                    *(f"local://{backing}", point),
+                ],
+            ],
+        ),
+    ),
+}
+PEERS = tuple(_PEERS)
+
+
+def _possible(name: str) -> bool:
+    programs = _PEERS[name][0]
+    return all(shutil.which(program) for program in programs) and (programs[0] != "mount" or os.geteuid() == 0)
+
+
+@contextmanager
+def grounds(directory: Path, wanted: tuple[str, ...] | None) -> Iterator[list[Ground]]:
+    """The filesystems that can be had here, ours and the native one first; all are gone at the end.
+
+    Args:
+        wanted: Names of peers; None for whatever this machine can mount.
+    """
+    names = [name for name in PEERS if _possible(name) and (wanted is None or name in wanted)]
+    makers: list[_Maker] = [_native, _ours, *(_PEERS[name][1] for name in names)]
+    entered: list[AbstractContextManager[Ground]] = []
+    ready: list[Ground] = []
+    failure: BaseException | None = None
+    try:
+        for maker in makers:
+            manager = maker(directory)
+            try:
+                ready.append(manager.__enter__())
+            except (OSError, subprocess.SubprocessError):
+                if maker in (_native, _ours):
+                    raise
+                continue
+            entered.append(manager)
+        yield ready
+    except BaseException as error:
+        failure = error
+        raise
+    finally:
+        for manager in reversed(entered):
+            try:
+                manager.__exit__(type(failure) if failure else None, failure, None)
+            except (OSError, subprocess.SubprocessError):
+                if failure is None:
+                    raise

@@ -1,0 +1,172 @@
+"""The workload table: the same steps on every filesystem in one run, interleaved, against the native one.
+
+Within a round a step runs on one filesystem after the other, the order turned by one each round; ratios are taken
+within a round, so that what else the machine does falls on both sides. Each starts with nothing going on in
+the background: what a filesystem does later is not in its figure.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sqlite3
+import statistics
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.bench.figures import Figure
+from tests.bench.grounds import NATIVE, OURS, Ground, grounds
+from tests.bench.plan import Plan
+from tests.bench.published import EXCEPTED, FOR_ORIENTATION, TABLE, TO_BEAT
+from tests.bench.steps import STEPS, Site, make_kit
+
+
+@dataclass(slots=True)
+class Cell:
+    """A step on a filesystem: seconds by round, whether each check was right, and what went wrong."""
+
+    seconds: list[float] = field(default_factory=list)
+    right: bool = True
+    error: str = ""
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds) if self.seconds else float("nan")
+
+
+@dataclass(slots=True)
+class Workload:
+    """All cells: steps by filesystem."""
+
+    kinds: dict[str, str]
+    survives: dict[str, str]
+    cells: dict[str, dict[str, Cell]]
+
+    def ratios(self, step: str, name: str = OURS) -> list[float]:
+        """Seconds against the native filesystem's of the same round."""
+        ours, native = self.cells[step][name], self.cells[step][NATIVE]
+        return [a / b for a, b in zip(ours.seconds, native.seconds, strict=False)]
+
+
+def run(plan: Plan) -> Workload:
+    """Every step on every filesystem, `plan.rounds` times."""
+    directory = plan.directory / "workload"
+    kit = make_kit(plan, directory / "kit")
+    with grounds(directory, plan.peers) as found:
+        cells = {step: {ground.name: Cell() for ground in found} for step in STEPS}
+        kinds = {ground.name: ground.kind for ground in found}
+        survives = {ground.name: ground.survives for ground in found}
+        result = Workload(kinds, survives, cells)
+        for number in range(plan.rounds):
+            turned = found[number % len(found) :] + found[: number % len(found)]
+            sites = {ground.name: Site(_fresh(ground, number), kit) for ground in turned}
+            for step in STEPS:
+                for ground in turned:
+                    _take(step, ground, sites[ground.name], cells[step][ground.name])
+            for site in sites.values():
+                shutil.rmtree(site.base, ignore_errors=True)
+    return result
+
+
+def _fresh(ground: Ground, number: int) -> Path:
+    base = ground.directory / f"round-{number}"
+    base.mkdir()
+    return base
+
+
+def _take(step: str, ground: Ground, site: Site, cell: Cell) -> None:
+    try:
+        ground.rest()
+        os.sync()
+        taken, right = STEPS[step](site)
+    except (OSError, ValueError, subprocess.SubprocessError, sqlite3.Error) as error:
+        cell.error = cell.error or f"{type(error).__name__}: {error}"[:300]
+        cell.right = False
+        with contextlib.suppress(OSError):
+            shutil.rmtree(site.copy, ignore_errors=True)
+        return
+    cell.seconds.append(taken)
+    cell.right = cell.right and right
+
+
+# --- as figures and text -------------------------------------------------------------------------------
+
+
+def figures(result: Workload) -> list[Figure]:
+    """One row a step: our median in seconds, and the comparisons as ratios to the native filesystem."""
+    rows: list[Figure] = []
+    for step, by_name in result.cells.items():
+        ours = by_name[OURS]
+        if not ours.seconds:
+            rows.append(Figure(f"{step}: {ours.error}", float("nan"), "s", "", None, (0, 0), "none", False))
+            continue
+        spread = (min(ours.seconds), max(ours.seconds))
+        rows.append(Figure(step, ours.median, "s", "", None, spread, result.survives[OURS], ours.right))
+        ratios = result.ratios(step)
+        published = TABLE.get(step)
+        if published is None or not ratios:
+            continue
+        times = [published.others[name] for name in TO_BEAT]
+        bound = min(value / published.native for value in times if value is not None)
+        ratio = statistics.median(ratios)
+        target, met = (f"< {bound:.3g}", ratio < bound) if step not in EXCEPTED else ("", None)
+        name = f"{step}, against native, the best of {', '.join(TO_BEAT)} as target"
+        rows.append(
+            Figure(name, ratio, "x", target, met, (min(ratios), max(ratios)), result.survives[OURS], ours.right)
+        )
+    return rows
+
+
+def text(result: Workload) -> str:
+    """Two tables: seconds on each filesystem; our ratio beside that of others as published."""
+    names = list(result.kinds)
+    head = f"{'seconds (median)':30}" + "".join(f"{name[:14]:>15}" for name in names) + f"{'against native':>26}"
+    lines = [head, f"{'':30}" + "".join(f"{result.kinds[name][:14]:>15}" for name in names)]
+    lines.append(f"{'survives without fsync':30}" + "".join(f"{result.survives[name]:>15}" for name in names))
+    for step, by_name in result.cells.items():
+        shown = "".join(f"{_shown(by_name[name]):>15}" for name in names)
+        ratios = result.ratios(step)
+        ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} .. {max(ratios):.2f})" if ratios else "-"
+        lines.append(f"{step:30}{shown}{ratio:>26}")
+    others = "".join(f"{name:>18}" for name in (*TO_BEAT, *FOR_ORIENTATION))
+    lines += ["", f"{'time / native time':30}{'ours':>10}{others}"]
+    for step, published in TABLE.items():
+        ratios = result.ratios(step)
+        if not ratios:
+            continue
+        ours = statistics.median(ratios)
+        cells = []
+        for name in (*TO_BEAT, *FOR_ORIENTATION):
+            value = published.others[name]
+            if value is None:
+                cells.append("fails, ahead")
+            else:
+                theirs = value / published.native
+                cells.append(f"{theirs:.2f}, {'ahead' if ours < theirs else 'BEHIND'}")
+        lines.append(f"{step:30}{ours:>10.2f}" + "".join(f"{cell:>18}" for cell in cells))
+    for step, by_name in result.cells.items():
+        lines += [f"{step} on {name}: {cell.error}" for name, cell in by_name.items() if cell.error]
+    return "\n".join(lines)
+
+
+def _shown(cell: Cell) -> str:
+    if not cell.seconds:
+        return "fails"
+    return f"{cell.median:.4f}" + ("" if cell.right else " WRONG")
+
+
+def as_json(result: Workload) -> dict[str, object]:
+    """The cells, for the report's file."""
+    return {
+        "filesystems": result.kinds,
+        "survives": result.survives,
+        "seconds": {
+            step: {
+                name: {"seconds": cell.seconds, "verified": cell.right, "error": cell.error or None}
+                for name, cell in by_name.items()
+            }
+            for step, by_name in result.cells.items()
+        },
+    }

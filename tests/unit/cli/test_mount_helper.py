@@ -1,0 +1,50 @@
+"""mount(8)'s calling convention."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from heliosfs.cli.exits import CliError, Exit
+from heliosfs.cli.mount_helper import FAILED, USAGE, main, read_words
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["/s", "/m", "-o", "rw,branch=main/a"],
+        ["-o", "rw,branch=main/a", "/s", "/m"],
+        ["/s", "/m", "-orw", "-o", "branch=main/a"],
+        ["fuse.heliosfs#/s", "/m", "-t", "fuse.heliosfs", "-N", "7", "-o", "rw,branch=main/a"],
+    ],
+)
+def test_words_in_any_order(words: list[str]) -> None:
+    request = read_words(words)
+    assert (request.source, request.target) == (b"/s", b"/m")
+    assert (request.options.branch, request.options.flags) == ("main/a", ("rw",))
+    assert (request.fake, request.verbose) == (False, False)
+
+
+def test_flags_may_be_joined() -> None:
+    request = read_words(["/s", "/m", "-sfnvo", "strange"])
+    assert (request.fake, request.verbose) == (True, True)
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["/s"], ["/s", "/m", "/x"], ["/s", "/m", "-o"], ["/s", "/m", "-q"], ["/s", "/m", "-o", "strange"]]
+)
+def test_bad_words_are_usage_errors(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(CliError) as caught:
+        read_words(words)
+    assert caught.value.code == Exit.USAGE
+    assert main(words) == USAGE
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("mount.fuse.heliosfs: ")
+    assert err.count("\n") == 1
+
+
+def test_a_missing_store_is_a_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path / "s"), str(tmp_path)]) == FAILED
+    assert "no store here" in capsys.readouterr().err

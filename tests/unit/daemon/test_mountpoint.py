@@ -1,0 +1,108 @@
+"""Directories that may or may not be mountpoints, and mounts in the way."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from heliosfs.daemon import mountpoint as mountpoints
+from heliosfs.daemon.errors import DaemonError
+from heliosfs.transport.mounts import FILESYSTEM_TYPE, Mount
+
+
+def mount(fstype: bytes = FILESYSTEM_TYPE, source: bytes = b"/a%20store") -> Mount:
+    return Mount(0, 53, b"/", b"/x", b"rw", fstype, source)
+
+
+def test_an_empty_directory_will_do(tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    (tmp_path / "dir").mkdir()
+    link.symlink_to("dir")
+    assert mountpoints.prepare(link) == (tmp_path / "dir").resolve()
+
+
+def test_it_must_exist(tmp_path: Path) -> None:
+    with pytest.raises(DaemonError, match="No such file") as caught:
+        mountpoints.prepare(tmp_path / "absent")
+    assert caught.value.exit_code == 1
+
+
+def test_it_must_be_a_directory(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DaemonError, match="not a directory"):
+        mountpoints.prepare(tmp_path / "file")
+
+
+def test_it_must_be_empty_or_be_meant(tmp_path: Path) -> None:
+    (tmp_path / "something").touch()
+    with pytest.raises(DaemonError, match="'something'"):
+        mountpoints.prepare(tmp_path)
+    assert mountpoints.prepare(tmp_path, nonempty=True) == tmp_path.resolve()
+
+
+def test_a_live_mount_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mountpoints, "mount_at", lambda path, fstype=b"": mount())
+    with pytest.raises(DaemonError, match="/a store is mounted there already"):
+        mountpoints.prepare(tmp_path)
+
+
+def test_a_mount_that_does_not_answer_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mountpoints, "mount_at", lambda path, fstype=b"": mount(b"fuse.other"))
+    monkeypatch.setattr(mountpoints, "_stat_errno", lambda path: None)
+    with pytest.raises(DaemonError, match="does not answer"):
+        mountpoints.prepare(tmp_path)
+
+
+def test_dead_mounts_are_removed_one_above_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stack = [mount(), mount(b"fuse.other")]
+    removed: list[bool] = []
+
+    def unmount_once(path: Path, *, lazy: bool) -> None:
+        removed.append(lazy)
+        stack.pop()
+
+    monkeypatch.setattr(mountpoints, "mount_at", lambda path, fstype=b"": stack[-1] if stack else None)
+    monkeypatch.setattr(mountpoints, "_stat_errno", lambda path: errno.ENOTCONN)
+    monkeypatch.setattr(mountpoints, "unmount_once", unmount_once)
+    assert mountpoints.is_stale(tmp_path)
+    assert mountpoints.prepare(tmp_path) == tmp_path.resolve()
+    assert removed == [True, True]
+    assert not mountpoints.is_stale(tmp_path)
+
+
+def test_a_dead_mount_that_stays_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mountpoints, "mount_at", lambda path, fstype=b"": mount())
+    monkeypatch.setattr(mountpoints, "_stat_errno", lambda path: errno.ENOTCONN)
+    monkeypatch.setattr(mountpoints, "unmount_once", lambda path, *, lazy: "not yours")
+    with pytest.raises(DaemonError, match="dead mount that can't be removed: not yours"):
+        mountpoints.prepare(tmp_path)
+
+
+def test_unmounting_what_is_not_mounted(tmp_path: Path) -> None:
+    with pytest.raises(DaemonError, match="nothing of heliosfs is mounted"):
+        mountpoints.unmount(tmp_path)
+
+
+def test_a_busy_mount_says_who_uses_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mountpoints, "mount_at", lambda path, fstype=b"": mount(source=os.fsencode(tmp_path)))
+    monkeypatch.setattr(mountpoints, "unmount_once", lambda path, *, lazy: "Device or resource busy")
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    try:
+        with pytest.raises(DaemonError, match=rf"in use by .*\({os.getpid()}\)"):
+            mountpoints.unmount(tmp_path)
+    finally:
+        os.close(descriptor)
+
+
+def test_holders_sees_this_process(tmp_path: Path) -> None:
+    (tmp_path / "f").write_text("x")
+    with open(tmp_path / "f"):
+        assert any(f"({os.getpid()})" in holder for holder in mountpoints.holders(tmp_path, mount()))
+    assert not any(f"({os.getpid()})" in holder for holder in mountpoints.holders(tmp_path, mount()))
+
+
+def test_a_source_is_decoded() -> None:
+    assert mountpoints.store_of(mount(source=b"/a b%2cc%25%ff")) == b"/a b,c%\xff"
