@@ -67,6 +67,17 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         _guards[0].say("end")
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show what the daemon said beside a failure."""
+    report = yield
+    if report.failed and report.when == "call":
+        for value in getattr(item, "funcargs", {}).values():
+            if isinstance(value, MountedStore):
+                report.sections.append(("daemon.log", value.said()[-5000:]))
+    return report
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """End the guard; in the first process, look for mounts that were left behind."""

@@ -40,9 +40,7 @@ class Client:
         self._lines.close()
         self._socket.close()
 
-    def ask(
-        self, words: Sequence[str], branch: str | None = None, progress: Progress | None = None
-    ) -> Reply:
+    def ask(self, words: Sequence[str], branch: str | None = None, progress: Progress | None = None) -> Reply:
         """Have one command run and wait for its reply, however long it takes.
 
         Args:

@@ -23,7 +23,7 @@ from contextlib import contextmanager
 import click
 
 from heliosfs.cli.exits import CliError, Exit
-from heliosfs.cli.output import local_reply, shown, size_text, took_text, write_json
+from heliosfs.cli.output import as_int, local_reply, shown, size_text, took_text, write_json
 from heliosfs.cli.trees import Listing, differences, read_tree
 from heliosfs.cli.verb import PATH, json_option, start_directory
 
@@ -101,7 +101,7 @@ class Demonstration:
         with self.step("import the tree into a new store") as notes:
             self.heliosfs("init", self.store)
             reply = self.heliosfs("import", self.store, self.source)
-            notes.append(f"{reply.get('files')} files, {size_text(_number(reply.get('bytes')))}")
+            notes.append(f"{as_int(reply.get('files'))} names, {size_text(as_int(reply.get('bytes')))}")
         with self.step("mount it") as notes:
             self.live = True
             self.heliosfs("mount", self.store, self.mount)
@@ -238,10 +238,6 @@ _SANDBOX = (
 )
 
 
-def _number(value: object) -> int:
-    return value if isinstance(value, int) else 0
-
-
 def _edit(root: bytes) -> int:
     """Edit a tree: a new file, a directory, an appended line, a deleted and a renamed file. Files touched.
 
@@ -355,9 +351,7 @@ def command(ctx: click.Context, directory: bytes | None, keep: bool, as_json: bo
         raise
     if not keep:
         show.clean_up()
-    reply = local_reply(
-        "demo", steps=show.steps, left_out=left_out, kept=keep, mountpoint=os.fsdecode(show.mount)
-    )
+    reply = local_reply("demo", steps=show.steps, left_out=left_out, kept=keep, mountpoint=os.fsdecode(show.mount))
     if as_json:
         write_json(reply)
     elif keep:
@@ -365,4 +359,3 @@ def command(ctx: click.Context, directory: bytes | None, keep: bool, as_json: bo
     else:
         show.say("All shown, all verified; nothing left behind." if not left_out else "Nothing left behind.")
     return Exit.ERROR if left_out else Exit.OK
-

@@ -61,9 +61,7 @@ def check_device(path: str = _FUSE) -> Finding:
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC))
     except FileNotFoundError:
-        return Finding(
-            False, path, "missing", f"modprobe fuse; in a container, start it with --device {path}"
-        )
+        return Finding(False, path, "missing", f"modprobe fuse; in a container, start it with --device {path}")
     except PermissionError:
         return Finding(False, path, "permission denied", f"as root: chmod 666 {path}")
     except OSError as error:

@@ -73,9 +73,7 @@ def command(ctx: click.Context, store: bytes, what: str, destination: bytes, as_
     path = store_path(ctx, store)
     branch, at, snapshot = what.partition("@")
     if not branch or (at and not snapshot):
-        raise CliError(
-            f"{what}: not BRANCH[@SNAPSHOT]", "write it like main@v1", Exit.USAGE, errno_name="EINVAL"
-        )
+        raise CliError(f"{what}: not BRANCH[@SNAPSHOT]", "write it like main@v1", Exit.USAGE, errno_name="EINVAL")
     to_stdout = destination == STDOUT
     if to_stdout and sys.stdout.isatty():
         raise CliError("a tar does not go to a terminal", "redirect it, or name a file", Exit.USAGE)
@@ -95,4 +93,4 @@ def command(ctx: click.Context, store: bytes, what: str, destination: bytes, as_
 
 def _summary(reply: Reply, destination: bytes) -> str:
     size = size_text(as_int(reply.get("bytes")))
-    return f"exported {as_int(reply.get('files')):,} files, {size}, to {shown(destination)}"
+    return f"exported {as_int(reply.get('files')):,} names, {size}, to {shown(destination)}"

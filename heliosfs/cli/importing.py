@@ -19,7 +19,7 @@ def lines_of(reply: Reply) -> list[str]:
     """The warnings, then what was imported."""
     lines = warning_lines(reply)
     lines.append(
-        f"imported {as_int(reply.get('files')):,} files, {size_text(as_int(reply.get('bytes')))} "
+        f"imported {as_int(reply.get('files')):,} names, {size_text(as_int(reply.get('bytes')))} "
         f"({size_text(as_int(reply.get('new_bytes')))} new); snapshot {reply.get('snapshot')}"
     )
     return lines

@@ -111,7 +111,5 @@ def relative_to(place: Place, base: bytes, path: bytes) -> bytes:
     if full == place.root:
         return b"."
     if not full.startswith(prefix):
-        raise CliError(
-            f"{shown(path)} lies outside the branch at {shown(place.root)}", code=2, errno_name="EINVAL"
-        )
+        raise CliError(f"{shown(path)} lies outside the branch at {shown(place.root)}", code=2, errno_name="EINVAL")
     return full[len(prefix) :]

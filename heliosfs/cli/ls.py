@@ -35,9 +35,7 @@ def lines_of(reply: Reply) -> list[str]:
 @target_options
 @json_option
 @click.pass_context
-def command(
-    ctx: click.Context, at: bytes | None, store: bytes | None, branch: str | None, as_json: bool
-) -> None:
+def command(ctx: click.Context, at: bytes | None, store: bytes | None, branch: str | None, as_json: bool) -> None:
     """List the branches and snapshots of the branch."""
     reply = reach(ctx, at, store, branch).ask(["ls"])
     show(reply, [] if as_json else lines_of(reply), as_json)

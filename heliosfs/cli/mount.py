@@ -10,12 +10,11 @@ from heliosfs.cli import mounting
 from heliosfs.cli.backend import no_store
 from heliosfs.cli.exits import CliError, Exit
 from heliosfs.cli.options import parse
-from heliosfs.cli.output import Reply, local_reply, shown, size_text
+from heliosfs.cli.output import Reply, as_int, local_reply, shown, size_text, warning_lines
 from heliosfs.cli.progress import shown_progress
 from heliosfs.cli.stores import create, default_store, is_store, store_for, store_path
 from heliosfs.cli.verb import PATH, json_option, show, start_directory
 from heliosfs.cli.verb import checked as checked_reply
-from heliosfs.daemon.options import MountOptions
 
 _OPTIONS_HELP = """Options, separated by commas: branch=main/exp, memory=128M, log=1G, commit=1s,
 control=hidden|visible, allow_other, ro, and those of mount(8)."""
@@ -31,8 +30,8 @@ def _from_directory(directory: bytes, as_json: bool) -> tuple[bytes, Reply | Non
         return store, None, [line]
     with shown_progress(f"importing {shown(directory)}", quiet=as_json) as progress:
         reply = checked_reply(mounting.make_from(store, directory, progress))
-    done = f"imported {reply.get('files')} files, {size_text(int(str(reply.get('bytes') or 0)))}"
-    return store, reply, [f"{done}, into {shown(store)}"]
+    done = f"imported {as_int(reply.get('files')):,} names, {size_text(as_int(reply.get('bytes')))}"
+    return store, reply, [*warning_lines(reply), f"{done}, into {shown(store)}"]
 
 
 @click.command("mount", short_help="Mount a branch of a store.")
@@ -66,6 +65,7 @@ def command(
     mountpoint = os.path.join(start_directory(ctx, None), paths[-1])
     mounting.check_mountpoint(mountpoint, options)
     imported: Reply | None = None
+    made = False
     lines: list[str] = []
     if directory is not None:
         full = os.path.join(start_directory(ctx, None), directory)
@@ -79,25 +79,14 @@ def command(
         if not is_store(store):
             create(store)
             lines.append(f"made the store {shown(store)}")
-    _finish(store, mountpoint, options, foreground, imported, lines, as_json)
-
-
-def _finish(
-    store: bytes,
-    mountpoint: bytes,
-    options: MountOptions,
-    foreground: bool,
-    imported: Reply | None,
-    lines: list[str],
-    as_json: bool,
-) -> None:
+            made = True
     reply = local_reply(
         "mount",
         store=os.fsdecode(store),
         mountpoint=os.fsdecode(mountpoint),
         branch=options.branch,
         imported=imported,
-        made=bool(lines) and imported is None and lines[0].startswith("made"),
+        made=made or imported is not None,
     )
     if foreground:
         # Said before: afterwards the mount has ended.

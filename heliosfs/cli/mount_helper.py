@@ -33,9 +33,7 @@ class Request:
 
     __slots__ = ("fake", "options", "source", "target", "verbose")
 
-    def __init__(
-        self, source: bytes, target: bytes, options: MountOptions, fake: bool, verbose: bool
-    ) -> None:
+    def __init__(self, source: bytes, target: bytes, options: MountOptions, fake: bool, verbose: bool) -> None:
         self.source = source
         self.target = target
         self.options = options

@@ -32,6 +32,7 @@ _SIZE = re.compile(r"(\d+)([kmgt]?)(?:i?b)?", re.IGNORECASE | re.ASCII)
 _TIME = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m)?", re.ASCII)
 _TIME_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "": 1.0}
 
+
 def _refuse(what: str, remedy: str) -> CliError:
     return CliError(what, remedy, Exit.USAGE, errno_name="EINVAL")
 

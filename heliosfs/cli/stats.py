@@ -13,9 +13,7 @@ from heliosfs.cli.verb import json_option, show, target_options
 @target_options
 @json_option
 @click.pass_context
-def command(
-    ctx: click.Context, at: bytes | None, store: bytes | None, branch: str | None, as_json: bool
-) -> None:
+def command(ctx: click.Context, at: bytes | None, store: bytes | None, branch: str | None, as_json: bool) -> None:
     """Show counters: caches, log, packs, requests. Sizes in bytes."""
     reply = reach(ctx, at, store, branch).ask(["stats"])
     show(reply, pair_lines(reply), as_json)

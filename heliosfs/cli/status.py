@@ -22,9 +22,7 @@ def pair_lines(reply: Reply, skip: frozenset[str] = _COMMON) -> list[str]:
 @target_options
 @json_option
 @click.pass_context
-def command(
-    ctx: click.Context, at: bytes | None, store: bytes | None, branch: str | None, as_json: bool
-) -> None:
+def command(ctx: click.Context, at: bytes | None, store: bytes | None, branch: str | None, as_json: bool) -> None:
     """Show the branch's state: what is mounted, whether it is durable, what is pending."""
     reply = reach(ctx, at, store, branch).ask(["status"])
     show(reply, pair_lines(reply), as_json)

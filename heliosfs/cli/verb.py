@@ -112,7 +112,5 @@ def start_directory(ctx: click.Context, at: bytes | None) -> bytes:
         try:
             path = os.path.join(os.getcwdb(), path)
         except FileNotFoundError:
-            raise CliError(
-                "the current directory has been removed", "cd to it again, or use -C PATH"
-            ) from None
+            raise CliError("the current directory has been removed", "cd to it again, or use -C PATH") from None
     return os.path.normpath(path)

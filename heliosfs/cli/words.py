@@ -8,9 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
-def command_words(
-    verb: Sequence[str], arguments: Sequence[str | None], options: Sequence[str] = ()
-) -> list[str]:
+def command_words(verb: Sequence[str], arguments: Sequence[str | None], options: Sequence[str] = ()) -> list[str]:
     """Verb, options, then the arguments that were given; `--` before them if one looks like an option."""
     given = [argument for argument in arguments if argument is not None]
     if any(argument.startswith("-") for argument in given):

@@ -6,13 +6,16 @@ its inode, and stored before the record is written; the record swaps the root.
 
 from __future__ import annotations
 
+import errno
 import stat
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from heliosfs.core import directory, oplog, radix
+from heliosfs.core.attributes import HIDDEN_XATTRS
 from heliosfs.core.diff import Difference
 from heliosfs.core.directory import Dentry
+from heliosfs.core.errors import FsError
 from heliosfs.core.extent import ChunkRef, Extent
 from heliosfs.core.ids import LEASE_INOS, ROOT_INO, Ino, Lsn
 from heliosfs.core.imported import ImportedNode
@@ -24,6 +27,9 @@ from heliosfs.core.view import State, View
 
 if TYPE_CHECKING:
     from heliosfs.core.engine import Engine, Placed
+
+ORIGINAL_OWNER: Final = HIDDEN_XATTRS + b"owner"
+"""Who owned a file at its source, where an import without privileges had to give it to the caller."""
 
 
 def apply_adopt(engine: Engine, record: Adopt, place: Placed) -> list[Difference]:
@@ -113,7 +119,10 @@ class TreeBuilder:
                 if dentry is not None:
                     before = self._head.get(dentry.ino, pages)
             kind = stat.S_IFMT(node.mode)
-            child_ino = self._inos[node.link_to] if node.link_to >= 0 else self._number(before, kind)
+            # Depth first meets a later name before the first one: whichever comes first numbers the file.
+            one = node.link_to if node.link_to >= 0 else child
+            child_ino = self._inos[one] or self._number(before, kind)
+            self._inos[one] = child_ino
             if before is not None and before.ino != child_ino:
                 self._gone_tree(before)
             self._inos[child] = child_ino
@@ -167,7 +176,7 @@ class TreeBuilder:
         return ino
 
     def _file(self, node: ImportedNode, ino: Ino, before: Inode | None, nlink: int) -> None:
-        old = before if before is not None and before.ino == ino else None
+        old = self._head.get(ino, self._pages)
         inode = self._record(node, ino, old)
         inode.nlink = nlink
         inode.target = node.target
@@ -175,7 +184,8 @@ class TreeBuilder:
         if not inode.is_file():
             pass
         elif node.extents is None:
-            assert before is not None and before.is_file(), "an unread file must be in the branch"
+            if before is None or (before.size, before.mtime_ns) != (node.size, node.mtime_ns):
+                raise FsError(errno.EBUSY, "the branch was changed during the import: import again")
             inode.tree, inode.allocated, inode.size = before.tree, before.allocated, before.size
         elif node.extents:
             pairs = [(at, Extent(length, ChunkRef(id_, length), 0)) for at, length, id_ in node.extents]
@@ -189,6 +199,8 @@ class TreeBuilder:
         inode = Inode(ino, Lsn(0), node.mode, node.uid, node.gid, self._now_ns, rdev=node.rdev)
         inode.mtime_ns = node.mtime_ns
         inode.xattrs = dict(node.xattrs) if node.xattrs else NO_XATTRS
+        if node.orig_uid >= 0 or node.orig_gid >= 0:
+            inode.xattrs = {**inode.xattrs, ORIGINAL_OWNER: b"%d:%d" % (node.orig_uid, node.orig_gid)}
         if old is not None:
             inode.btime_ns = old.btime_ns
             inode.atime_set_ns = old.atime_set_ns

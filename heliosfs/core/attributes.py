@@ -20,6 +20,8 @@ XATTR_VALUE_MAX: Final = 65536
 XATTR_TOTAL_MAX: Final = 1 << 20
 XATTR_CREATE: Final = 1
 XATTR_REPLACE: Final = 2
+HIDDEN_XATTRS: Final = b"helios."
+"""What begins so is kept in the record but is in no namespace of the kernel: never listed, never copied."""
 CAPABILITY: Final = b"security.capability"
 
 

@@ -134,12 +134,15 @@ def _holds(process: str, prefix: bytes, device: bytes) -> bool:
 
 
 def _stat_errno(path: Path) -> int | None:
-    """The errno of a stat, 0 if it succeeds, None if it gives no answer."""
+    """The errno of a statfs, 0 if it succeeds, None if it gives no answer.
+
+    A stat won't do: the kernel answers it from its cache, whether the daemon lives or not.
+    """
     answers: list[int] = []
 
     def ask() -> None:
         try:
-            os.stat(path)
+            os.statvfs(path)
             answers.append(0)
         except OSError as error:
             answers.append(error.errno or errno.EIO)

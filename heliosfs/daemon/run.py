@@ -26,6 +26,7 @@ from heliosfs.daemon.errors import FAILED, DaemonError, daemon_error
 from heliosfs.daemon.options import MountOptions
 from heliosfs.daemon.readiness import Announcer
 from heliosfs.daemon.rpc import Progress, Request, Server, Verb, listening, success
+from heliosfs.daemon.transfers import transfer_verbs
 from heliosfs.filesystem import Filesystem, StoreOptions, open_filesystem
 from heliosfs.transport.options import fuse_options
 from heliosfs.transport.pyfuse3.requests import DeferWork
@@ -56,7 +57,7 @@ def run(
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         os.chdir("/")
     try:
-        trio.run(_serve, store, mountpoint, options, announcer, foreground, strict_exception_groups=False)
+        trio.run(_serve, store, mountpoint, options, announcer, foreground)
     except Exception as error:
         refusal = daemon_error(_first(error))
         if refusal is None:
@@ -89,7 +90,7 @@ async def _serve(
             return ControlTree(fs, visible=options.control_visible, after_reply=after_reply, commands=commands)
 
         session = Pyfuse3Session(fs, make_control, branch.view, mountpoint, flags)
-        server = Server(daemon_verbs(fs, session, mountpoint), words_verb(fs, commands))
+        server = Server({**daemon_verbs(fs, session, mountpoint), **transfer_verbs(fs)}, words_verb(fs, commands))
         async with listening(store, server), trio.open_nursery() as nursery:
             nursery.start_soon(_stop_on_signal, session, nursery.cancel_scope, foreground)
             await nursery.start(_serve_session, session, nursery.cancel_scope)
@@ -114,7 +115,7 @@ async def _stop_on_signal(session: Pyfuse3Session, scope: trio.CancelScope, fore
         asked = False
         async for number in signals:
             _log.info("%s", signal.Signals(number).name)
-            if asked:
+            if asked or not session.serving:
                 scope.cancel()
             else:
                 session.stop()

@@ -217,7 +217,8 @@ class FileOperations(Door):
 
     async def listxattr(self, node: NodeId) -> list[bytes]:
         """Names of the extended attributes, sorted."""
-        return sorted((await self.getattr(node)).xattrs)
+        names = sorted((await self.getattr(node)).xattrs)
+        return [name for name in names if not name.startswith(attributes.HIDDEN_XATTRS)]
 
     async def setxattr(self, node: NodeId, name: bytes, value: bytes, flags: int, caller: Caller) -> None:
         """Set an extended attribute. Raises FsError E2BIG, ERANGE, ENOSPC, EEXIST, ENODATA."""

@@ -9,7 +9,7 @@ import os
 import stat
 import tarfile
 from collections.abc import Sequence
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, cast
 
 from heliosfs.storage.exporting_steps import BeginNode, EndFile, FileData, Step, shown
 
@@ -25,11 +25,43 @@ _TYPES: Final = {
 }
 
 
+class _Stream:
+    """Gathers small writes. (tarfile's own stream mode writes once more when it is abandoned.)"""
+
+    __slots__ = ("_fileobj", "_held", "_held_bytes", "_position")
+
+    def __init__(self, fileobj: BinaryIO) -> None:
+        self._fileobj = fileobj
+        self._held: list[bytes] = []
+        self._held_bytes = 0
+        self._position = 0
+
+    def tell(self) -> int:
+        return self._position
+
+    def write(self, data: bytes) -> int:
+        self._held.append(data)
+        self._held_bytes += len(data)
+        self._position += len(data)
+        if self._held_bytes >= _STREAM_BYTES:
+            self.flush()
+        return len(data)
+
+    def flush(self) -> None:
+        view = memoryview(b"".join(self._held))
+        self._held.clear()
+        self._held_bytes = 0
+        while view:
+            # An unbuffered file may take less than all.
+            view = view[self._fileobj.write(view) :]
+        self._fileobj.flush()
+
+
 class TarSink:
     """Writes the steps as members of one archive."""
 
     def __init__(self, fileobj: BinaryIO) -> None:
-        self._fileobj = fileobj
+        self._stream = _Stream(fileobj)
         self._tar: tarfile.TarFile | None = None
         self._left = 0
         self._position = 0
@@ -38,9 +70,8 @@ class TarSink:
     def start(self) -> None:
         """See Sink."""
         self._tar = tarfile.open(  # noqa: SIM115 - `finish` closes it
-            fileobj=self._fileobj,
-            mode="w|",
-            bufsize=_STREAM_BYTES,
+            fileobj=cast(BinaryIO, self._stream),  # It asks for no more than tell and write.
+            mode="w",
             format=tarfile.PAX_FORMAT,
             encoding="utf-8",
             errors="surrogateescape",
@@ -55,9 +86,7 @@ class TarSink:
                 self._raw(step.data)
                 self._position += len(step.data)
             elif type(step) is BeginNode:
-                warning = self._begin(step)
-                if warning:
-                    warnings.append(f"{shown(step.path)}: {warning}")
+                warnings += [f"{shown(step.path)}: {warning}" for warning in self._begin(step)]
             else:
                 # The header has promised a size: what can't be read is zeros, as tar(1) does.
                 self._zeros(self._left - self._position)
@@ -70,14 +99,15 @@ class TarSink:
         """See Sink."""
         assert self._tar is not None
         self._tar.close()
-        self._fileobj.flush()
+        self._stream.flush()
         return []
 
-    def _begin(self, node: BeginNode) -> str:
+    def _begin(self, node: BeginNode) -> list[str]:
         assert self._tar is not None
         kind = stat.S_IFMT(node.mode)
         if kind not in _TYPES:
-            return "a socket has no place in a tar"
+            return ["a socket has no place in a tar"]
+        warnings: list[str] = []
         info = tarfile.TarInfo(_text(node.path) if node.path else ".")
         info.mode = stat.S_IMODE(node.mode)
         info.uid, info.gid = node.uid, node.gid
@@ -88,8 +118,11 @@ class TarSink:
             records["mtime"] = _seconds(node.mtime_ns)
         for name, value in node.xattrs:
             # "=" ends a keyword: escaped as GNU tar does.
-            escaped = _text(name).replace("%", "%25").replace("=", "%3D")
-            records["SCHILY.xattr." + escaped] = _text(value)
+            escaped = name.replace(b"%", b"%25").replace(b"=", b"%3D")
+            try:
+                records["SCHILY.xattr." + escaped.decode("utf-8")] = _text(value)
+            except UnicodeDecodeError:
+                warnings.append(f"the name of xattr {shown(name)} is not UTF-8, which PAX keywords are")
         info.pax_headers = records
         if node.first:
             info.linkname = _text(node.first)
@@ -104,8 +137,8 @@ class TarSink:
             self._padding = -node.size % tarfile.BLOCKSIZE
         self._tar.addfile(info)
         # It remembers every member for reading back, which a stream can't do.
-        self._tar.members.clear()
-        return ""
+        self._tar.members.clear()  # type: ignore[attr-defined]
+        return warnings
 
     def _zeros(self, count: int) -> None:
         self._position += max(count, 0)
@@ -115,11 +148,10 @@ class TarSink:
             count -= step
 
     def _raw(self, data: bytes) -> None:
-        tar = self._tar
-        assert tar is not None and tar.fileobj is not None
+        assert self._tar is not None
         if data:
-            tar.fileobj.write(data)
-            tar.offset += len(data)
+            self._stream.write(data)
+            self._tar.offset += len(data)
 
 
 def _text(name: bytes) -> str:

@@ -128,7 +128,7 @@ async def import_tree(
     await fs.publish(outcome.changes)
     return ImportResult(
         len(nodes) - 1,
-        sum(node.size for node in nodes if node.extents is not None or node.link_to < 0),
+        sum(node.size for node in nodes if node.link_to < 0),
         new_bytes,
         reading.list.unchanged,
         outcome.name or "",

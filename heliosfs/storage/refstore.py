@@ -157,7 +157,7 @@ def _load_branches(db: Rdict, engine: Engine) -> dict[BranchId, PageId]:
             value["name"].encode(),
             parent,
             ViewNo(value["view"]),
-            View(state, Lsn(0)),
+            View(state, Lsn(1)),
             value["uid"],
             value["gid"],
             value["created_ns"],

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.mounts import REPOSITORY, MountedStore, Mounts, fill, heliosfs, shell, signature, wait_until
+from tests.support.mounts import REPOSITORY, MountedStore, Mounts, fill, heliosfs, run, shell, signature, wait_until
 
 pytestmark = pytest.mark.mounted
 PROGRAM = f"{shlex.quote(sys.executable)} -m heliosfs"
@@ -321,3 +321,70 @@ def test_mount_without_a_store_makes_one(scratch: Path, monkeypatch: pytest.Monk
         assert (point / "file").read_text() == "x"
     finally:
         heliosfs("umount", point, check=False)
+
+
+def test_a_dead_mount_is_told_of_and_cleared_away(fresh: MountedStore) -> None:
+    (fresh.point / "file").write_text("x")
+    fresh.kill_daemon()
+    done = heliosfs("ls", "-C", fresh.point, check=False)
+    assert done.returncode == 1
+    assert "its daemon is gone" in done.stderr
+    report = json.loads(heliosfs("doctor", "--json", check=False).stdout)
+    findings = {row["what"]: row for row in report["findings"]}
+    assert not findings["mounts"]["ok"]
+    assert str(fresh.point) in findings["mounts"]["found"]
+    fresh.mount()
+    assert (fresh.point / "file").read_text() == "x"
+    fresh.kill_daemon()
+    heliosfs("umount", fresh.point)
+    assert not fresh.mounted()
+    assert os.listdir(fresh.point) == []
+
+
+def alone(script: str, *words: str | Path) -> subprocess.CompletedProcess[str]:
+    """A shell script that may mount what it likes: it has mounts of its own."""
+    namespace = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"])]
+    return run(*namespace, "/bin/bash", "-c", script, "bash", sys.executable, *words, check=False, cwd=REPOSITORY)
+
+
+WITHOUT_FUSE = """
+    set -eu
+    mount -t tmpfs none "$2"
+    for name in null zero urandom; do touch "$2/$name"; mount --bind "/dev/$name" "$2/$name"; done
+    mount --rbind "$2" /dev
+"""
+
+
+def test_without_the_device_mount_exits_14(fresh: MountedStore, scratch: Path) -> None:
+    fresh.unmount()
+    script = WITHOUT_FUSE + 'exec "$1" -m heliosfs mount --json "$3" "$4"'
+    done = alone(script, scratch, fresh.store, fresh.point)
+    assert done.returncode == 14, done.stdout + done.stderr
+    assert json.loads(done.stdout)["exit"] == 14
+    done = alone(WITHOUT_FUSE + 'exec "$1" -m heliosfs doctor', scratch)
+    assert done.returncode == 14
+    assert "BAD  /dev/fuse: missing" in done.stdout
+
+
+def test_a_full_disk_ends_an_import_and_changes_nothing(scratch: Path) -> None:
+    tree, small = scratch / "tree", scratch / "small"
+    tree.mkdir()
+    small.mkdir()
+    for number in range(12):
+        (tree / f"file{number}").write_bytes(os.urandom(16 << 20))
+    script = """
+        set -u
+        mount -t tmpfs -o size=96M none "$3"
+        "$1" -m heliosfs init "$3/store" && "$1" -m heliosfs checkpoint v1 --store "$3/store" || exit 90
+        "$1" -m heliosfs import "$3/store" "$2"
+        echo "import $?"
+        "$1" -m heliosfs ls --store "$3/store" --json
+    """
+    done = alone(script, tree, small)
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[-2] == "import 1"
+    assert "no space left" in done.stderr.lower()
+    assert done.stderr.count("\n") == 1
+    listing = json.loads(lines[-1])
+    assert names(listing, "snapshots") == ["v1"]

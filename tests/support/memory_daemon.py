@@ -7,6 +7,7 @@ Prints `ready` when mounted, `ended` when unmounted.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -22,7 +23,7 @@ from tests.support.memory_tree import VIEW, MemoryFilesystem
 async def main(mountpoint: Path, flags: list[str]) -> None:
     """Serve."""
     fs = MemoryFilesystem()
-    options = fuse_options(Path("/a store"), flags, privileged=True)
+    options = fuse_options(Path("/a store"), flags, privileged=os.geteuid() == 0)
     session = Pyfuse3Session(fs, lambda after: MemoryControl(fs, after), VIEW, mountpoint, options)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_stop_on_signal, session)

@@ -6,6 +6,7 @@ has a time limit; a mount that is still there after `close` is reported by `leak
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -141,6 +142,24 @@ def wait_until(condition: Callable[[], object], what: str, deadline_s: float = 3
         time.sleep(0.005)
 
 
+def wait_errno(expected: int, action: Callable[[], object], deadline_s: float = 10.0) -> None:
+    """Poll until an action fails with this errno: where the kernel is told right after a reply, not before it.
+
+    Raises:
+        AssertionError: It did not in time, or failed with another errno.
+    """
+
+    def failed() -> bool:
+        try:
+            action()
+        except OSError as error:
+            assert error.errno == expected, error
+            return True
+        return False
+
+    wait_until(failed, f"{errno.errorcode[expected]}", deadline_s)
+
+
 class Guard:
     """The process that frees what hangs."""
 
@@ -232,7 +251,9 @@ class MountedStore:
                 self._guard.say(f"drop {self.point}")
                 raise AssertionError(f"umount {self.point} failed: {done.stderr}{self.said()}")
             self._guard.say(f"drop {self.point}")
+        said = self.said()
         shutil.rmtree(self.base)
+        assert "Traceback" not in said and "unexpected" not in said, f"the daemon's log:\n{said}"
 
     def said(self) -> str:
         """The daemon's log."""
@@ -292,7 +313,7 @@ def fill(tree: Path, seed: int = 1, *, files: int = 40) -> None:
     dice = random.Random(seed)
     directories = [tree]
     for number in range(files):
-        parent = dice.choice(directories)
+        parent = dice.choice(directories) if number > 8 else tree
         if number % 8 == 0:
             directory = parent / f"dir{number}"
             directory.mkdir()
@@ -318,9 +339,8 @@ def fill(tree: Path, seed: int = 1, *, files: int = 40) -> None:
         os.mknod(tree / "null", 0o666 | 0o020000, os.makedev(1, 3))
         os.chown(tree / "hard", 1234, 4321)
         os.chmod(tree / "hard", 0o6755)
-    for number, path in enumerate(sorted(tree.rglob("*"), key=os.fsencode)):
-        if not path.is_symlink():
-            os.utime(path, ns=(10**18 + number, 10**18 + number * 1_000_000_007))
+    for number, path in enumerate([*sorted(tree.rglob("*"), key=os.fsencode, reverse=True), tree]):
+        os.utime(path, ns=(10**18 + number, 10**18 + number * 1_000_000_007), follow_symlinks=False)
 
 
 def signature(

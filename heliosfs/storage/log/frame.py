@@ -90,7 +90,7 @@ class LifeHeader:
     salt: bytes
 
 
-class NewerFormat(Exception):  # noqa: N818 - the caller makes StoreNewer of it, which knows the path
+class NewerFormat(Exception):
     """A header of a later version.
 
     Attributes:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 from zlib import crc32
@@ -20,7 +19,6 @@ from heliosfs.core.ids import Lsn
 from heliosfs.storage.errors import LogDamaged
 from heliosfs.storage.log.frame import (
     BLOCK_BYTES,
-    FIRST_INTERNAL_KIND,
     HEADER_BYTES,
     KIND_SEAL,
     RECORD_BYTES,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import stat
 from collections.abc import Sequence
 from typing import Final
@@ -87,7 +88,13 @@ class NameHandlers(Handlers):
         self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: RequestContext
     ) -> tuple[FileInfo, EntryAttributes]:
         """Make a regular file and open it. Source: open(2) with O_CREAT."""
-        reply = await self._make("create", parent_inode, name, mode & 0o7777 | stat.S_IFREG, ctx)
+        try:
+            reply = await self._make("create", parent_inode, name, mode & 0o7777 | stat.S_IFREG, ctx)
+        except FUSEError as error:
+            if error.errno == errno.EEXIST and not flags & os.O_EXCL:
+                # A restore brought the name between LOOKUP and CREATE. After ESTALE open(2) looks it up anew.
+                raise FUSEError(errno.ESTALE) from None
+            raise
         node = reply.st_ino
         if is_control(node):
             self.openers[node] = caller_of(ctx)

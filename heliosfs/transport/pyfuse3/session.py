@@ -99,6 +99,11 @@ class Pyfuse3Session:
                         self._fs.forget(node)
                 nursery.cancel_scope.cancel()
 
+    @property
+    def serving(self) -> bool:
+        """Whether it is mounted and answers requests."""
+        return self._serving is not None
+
     def stop(self) -> None:
         """End the session in good order: requests in progress are answered first. Idempotent.
 

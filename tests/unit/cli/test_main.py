@@ -169,9 +169,7 @@ def in_a_child(code: str, *words: str) -> str:
 
 def test_words_are_completed() -> None:
     environment = "_HELIOSFS_COMPLETE='bash_complete', COMP_WORDS='heliosfs ch', COMP_CWORD='1'"
-    out = in_a_child(
-        f"import os; os.environ.update({environment}); from heliosfs.cli.main import main; main([])"
-    )
+    out = in_a_child(f"import os; os.environ.update({environment}); from heliosfs.cli.main import main; main([])")
     assert out.split() == ["plain,checkpoint"]
 
 

@@ -67,9 +67,7 @@ def unlink_and_copy(root: Path) -> None:
         (unlink_and_copy, b"d/i"),
     ],
 )
-def test_each_difference_is_seen(
-    pair: tuple[bytes, Path], act: Callable[[Path], object], path: bytes
-) -> None:
+def test_each_difference_is_seen(pair: tuple[bytes, Path], act: Callable[[Path], object], path: bytes) -> None:
     act(pair[1])
     assert path in differences(read_tree(pair[0]), read_tree(os.fsencode(pair[1])))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import resource
 import shutil
 from pathlib import Path
 
@@ -220,6 +221,26 @@ async def test_packs_that_take_no_more_fail_the_job_and_not_the_pool(tmp_path: P
         store.packs.mkdir()
         assert [store.content(r) for r in await store.pool.store_files(paths)] == [b"a", b"b"]
         assert store.pool.stats().lost == 0
+
+
+async def test_a_write_that_fails_half_way_leaves_nothing(tmp_path: Path) -> None:
+    """The file size limit stands for a full disk: a part of the batch is written, then EFBIG."""
+    first, second = write_files(tmp_path / "in", {"first": b"before", "second": NOISE})
+    async with worker_store(tmp_path, count=1) as store:
+        (before,) = await store.pool.store_files([first])
+        pid = store.pool.pids()[0]
+        limits = resource.prlimit(pid, resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+        with pytest.raises(OSError) as raised:
+            await store.pool.store_files([second])
+        assert raised.value.errno == errno.EFBIG
+        assert store.pool.stats().waiting == 1
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, limits)
+        (after,) = await store.pool.store_files([second])
+        await store.pool.sync()
+        assert store.pool.pids() == [pid]
+        assert (store.content(before), store.content(after)) == (b"before", NOISE)
+        (pack,) = store.packs.iterdir()
+        assert len(list(store.reader.scan(int(pack.name[5:])))) == store.index.stats().chunks
 
 
 async def test_the_worker_is_nice_and_out_of_the_terminals_reach(tmp_path: Path) -> None:

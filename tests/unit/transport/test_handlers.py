@@ -197,6 +197,17 @@ async def test_what_a_refused_write_left_in_the_cache_is_dropped(h: Harness) -> 
     assert h.kernel.inodes == [FROZEN_ROOT]
 
 
+async def test_a_name_that_came_before_create_is_looked_up_anew(h: Harness) -> None:
+    await make(h)
+    mode = stat.S_IFREG | 0o644
+    assert await errno_of(h.ops.create(1, b"f", mode, os.O_WRONLY | os.O_CREAT, CTX)) == errno.ESTALE
+    assert await errno_of(h.ops.create(1, b"f", mode, os.O_WRONLY | os.O_CREAT | os.O_EXCL, CTX)) == errno.EEXIST
+    info, entry = await h.ops.create(1, b"g", mode, os.O_WRONLY | os.O_CREAT, CTX)
+    assert info.fh == entry.st_ino
+    assert info.keep_cache
+    assert h.lookups.knows(NodeId(entry.st_ino))
+
+
 async def test_flush_is_not_wanted(h: Harness) -> None:
     assert await errno_of(h.ops.flush(ROOT)) == errno.ENOSYS
 
@@ -353,3 +364,53 @@ async def test_control_names_at_the_root_are_not_the_trees(h: Harness) -> None:
     assert await errno_of(h.ops.link(5, 1, b"x", CTX)) == errno.EPERM
     directory = await make(h, b"d", stat.S_IFDIR | 0o755)
     assert (await h.ops.mkdir(directory, b".helios", stat.S_IFDIR | 0o755, CTX)).st_ino > 0
+
+
+@pytest.mark.parametrize(
+    ("verb", "call"),
+    [
+        ("readdir", lambda ops: ops.readdir(ROOT, 5, pyfuse3.ReaddirToken())),
+        ("getxattr", lambda ops: ops.getxattr(1, b"user.x", CTX)),
+        ("make", lambda ops: ops.mkdir(1, b"d", stat.S_IFDIR | 0o755, CTX)),
+        ("write", lambda ops: ops.write(ROOT, 0, b"x")),
+        ("getattr", lambda ops: ops.open(1, os.O_RDONLY, CTX)),
+        ("getattr", lambda ops: ops.readdir(ROOT, 0, pyfuse3.ReaddirToken())),
+        ("lookup", lambda ops: ops.lookup(1, b"x", CTX)),
+    ],
+)
+async def test_a_bug_below_is_eio_and_the_session_goes_on(
+    h: Harness, verb: str, call: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    h.fs.failures[verb] = KeyError("bug")
+    assert await errno_of(call(h.ops)) == errno.EIO  # type: ignore[operator]
+    assert "unexpected KeyError" in caplog.text
+
+
+async def test_stale_directories_refuse_everything(h: Harness) -> None:
+    gone = node_id(VIEW, Ino(99))
+    for call in (
+        h.ops.lookup(gone, b"x", CTX),
+        h.ops.mknod(gone, b"x", stat.S_IFIFO | 0o600, 0, CTX),
+        h.ops.symlink(gone, b"x", b"target", CTX),
+        h.ops.unlink(gone, b"x", CTX),
+        h.ops.rmdir(gone, b"x", CTX),
+        h.ops.rename(gone, b"x", 1, b"y", 0, CTX),
+        h.ops.link(gone, 1, b"x", CTX),
+        h.ops.readlink(gone, CTX),
+        h.ops.listxattr(gone, CTX),
+        h.ops.removexattr(gone, b"user.x", CTX),
+        h.ops.setxattr(gone, b"user.x", b"", CTX),
+        h.ops.readdir(gone, 0, pyfuse3.ReaddirToken()),
+        h.ops.read(gone, 0, 1),
+    ):
+        assert await errno_of(call) == errno.ESTALE
+
+
+async def test_a_full_buffer_may_end_at_any_entry(h: Harness, buffer: Taken) -> None:
+    h.control.visible = True
+    await make(h)
+    for room in range(5):
+        buffer.clear()
+        buffer.room = room
+        await h.ops.readdir(ROOT, 0, pyfuse3.ReaddirToken())
+        assert [name for name, _, _ in buffer] == [b".", b"..", b".helios", b"f"][:room]

@@ -76,3 +76,34 @@ def test_abort_of_an_ended_connection_says_so(monkeypatch: pytest.MonkeyPatch, t
     (tmp_path / "53" / "abort").write_text("")
     mounts.abort(53)
     assert (tmp_path / "53" / "abort").read_text() == "1"
+
+
+@pytest.mark.parametrize(
+    ("script", "lazy", "expected"),
+    [
+        ('[ "$*" = "-u -- /m" ]', False, None),
+        ('[ "$*" = "-u -z -- /m" ]', True, None),
+        ("echo 'entry for /m not found' >&2; exit 1", False, "entry for /m not found"),
+        ("exit 3", False, "fusermount3 exits with 3"),
+    ],
+)
+def test_users_unmount_through_fusermount(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str, lazy: bool, expected: str | None
+) -> None:
+    program = tmp_path / "fusermount3"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(mounts.os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(mounts.shutil, "which", lambda name: str(program) if name == "fusermount3" else None)
+    assert mounts.unmount_once(Path("/m"), lazy=lazy) == expected
+
+
+def test_without_fusermount_users_hear_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mounts.os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(mounts.shutil, "which", lambda name: None)
+    assert mounts.unmount_once(Path("/m"), lazy=False) == "fusermount3 is not installed"
+
+
+def test_root_unmounts_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mounts.os, "geteuid", lambda: 0)
+    assert mounts.unmount_once(tmp_path, lazy=True) in ("Invalid argument", "Operation not permitted")

@@ -1,0 +1,204 @@
+"""What is there after an unmount, and after the daemon was killed: everything; and check() is clean."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.mounts import MountedStore, fill, heliosfs, shell, signature, wait_until
+from tests.support.otherprocess import OtherProcess
+from tests.support.versions import checkpoint, child, control, ctl, restore, snapshot, snapshots
+
+pytestmark = pytest.mark.mounted
+
+
+def work(point: Path) -> None:
+    """A history with everything in it."""
+    fill(point)
+    checkpoint(point, b"v1")
+    shell("rm -r dir0; echo changed > file1; mv file2 moved; ln file3 file3.hard; mkdir -p a/b/c", point)
+    child(point, "exp").mkdir()
+    (child(point, "exp") / "only in exp").write_bytes(os.urandom(300_000))
+    checkpoint(child(point, "exp"), b"w1")
+    (child(point, "exp") / "only in exp").write_bytes(b"later")
+    child(child(point, "exp"), "inner").mkdir()
+    (child(child(point, "exp"), "inner") / "deep").write_bytes(b"deep")
+    assert ctl(point, b"branch old from v1")["ok"]
+    checkpoint(point, b"v2")
+    restore(point, b"v1")
+    assert ctl(point, b"restore v2 file1")["ok"]
+    os.rename(snapshot(point, "v2"), snapshot(point, "renamed"))
+    checkpoint(point, b"forgotten")
+    os.rmdir(snapshot(point, "forgotten"))
+    child(point, "dropped").mkdir()
+    os.rmdir(child(point, "dropped"))
+    (point / "last").write_bytes(b"last write")
+
+
+def everything(point: Path) -> dict[str, object]:
+    """All branches and snapshots, as they look."""
+    found: dict[str, object] = {}
+    waiting = [(point, "main")]
+    while waiting:
+        root, name = waiting.pop()
+        found[name] = signature(root)
+        found[f"{name} latest"] = os.readlink(snapshot(root)) if snapshots(root) else None
+        for held in snapshots(root):
+            found[f"{name}@{held}"] = signature(snapshot(root, held))
+        waiting += [(child(root, inner), f"{name}/{inner}") for inner in os.listdir(control(root, "branches"))]
+    return found
+
+
+def test_unmount_and_mount(fresh: MountedStore) -> None:
+    """Twice; the first listing at once; offline every invariant holds."""
+    work(fresh.point)
+    before = everything(fresh.point)
+    numbers = {path: os.lstat(path).st_ino & (1 << 32) - 1 for path in fresh.point.rglob("*")}
+    assert len(before) > 8
+    for _ in range(2):
+        fresh.unmount()
+        assert not fresh.mounted() and os.listdir(fresh.point) == []
+        assert fresh.check() == []
+        fresh.mount()
+        assert everything(fresh.point) == before
+    assert {path: os.lstat(path).st_ino & (1 << 32) - 1 for path in fresh.point.rglob("*")} == numbers
+    (fresh.point / "more").write_bytes(b"work goes on")
+    restore(fresh.point, b"renamed")
+
+
+def test_after_a_kill(fresh: MountedStore) -> None:
+    """SIGKILL, mount again: all that was acknowledged is there, fsync or not."""
+    work(fresh.point)
+    before = everything(fresh.point)
+    for _ in range(3):
+        fresh.kill_daemon()
+        fresh.mount()
+        assert everything(fresh.point) == before
+    fresh.unmount()
+    assert fresh.check() == []
+    fresh.mount()
+    assert everything(fresh.point) == before
+
+
+def test_killed_again_and_again_under_writers(fresh: MountedStore, other: Callable[..., OtherProcess]) -> None:
+    """What a writer's write(2) had returned for is there; what comes after the kill is an error at the writer."""
+    point = fresh.point
+    flag = fresh.base / "stop"
+    for turn in range(3):
+        writers = [other() for _ in range(2)]
+        for number, writer in enumerate(writers):
+            writer.send("counted", point / f"log{turn}-{number}", fresh.base / f"count{turn}-{number}", flag)
+        wait_until(lambda t=turn: all((fresh.base / f"count{t}-{n}").exists() for n in range(2)), "writers at work")
+        until = time.monotonic() + 0.2
+        wait_until(lambda u=until: time.monotonic() > u, "some work")
+        checkpoint(point, b"c%d" % turn)
+        fresh.kill_daemon()
+        for writer in writers:
+            with pytest.raises(OSError) as raised:
+                writer.result()
+            assert raised.value.errno in (errno.ENOTCONN, errno.ECONNABORTED, errno.EIO)
+        fresh.mount()
+        for number in range(2):
+            acknowledged = int((fresh.base / f"count{turn}-{number}").read_bytes())
+            lines = (point / f"log{turn}-{number}").read_bytes().splitlines()
+            assert len(lines) >= acknowledged
+            assert lines == [b"%08d" % line for line in range(len(lines))]
+        assert f"c{turn}" in snapshots(point)
+    fresh.unmount()
+    assert fresh.check() == []
+
+
+def test_a_dead_mount_is_recovered(fresh: MountedStore) -> None:
+    """The mountpoint answers ENOTCONN; a new mount at the same place takes it over."""
+    (fresh.point / "f").write_bytes(b"x")
+    fresh.kill_daemon()
+    with pytest.raises(OSError) as raised:
+        os.listdir(fresh.point)
+    assert raised.value.errno == errno.ENOTCONN
+    fresh.mount()
+    assert (fresh.point / "f").read_bytes() == b"x"
+    fresh.kill_daemon()
+    heliosfs("umount", fresh.point)
+    assert not fresh.mounted()
+    fresh.mount()
+    assert (fresh.point / "f").read_bytes() == b"x"
+
+
+def test_open_files_survive_a_persist(fresh: MountedStore, other: Callable[..., OtherProcess]) -> None:
+    """When what was in the log has become chunks, readers and mappings see the same bytes."""
+    point = fresh.point
+    data = os.urandom(3 << 20)
+    (point / "f").write_bytes(data)
+    reader = other()
+    descriptor = reader.open(point / "f", os.O_RDONLY)
+    mapped = reader.map(point / "f", len(data))
+    os.getxattr(point, b"user.helios.root")
+    assert reader.pread(descriptor, len(data), 0) == data
+    assert reader.mread(mapped, 0, len(data)) == data
+    assert (point / "f").read_bytes() == data
+
+
+def test_unlinked_open_files_end_with_the_mount(fresh: MountedStore) -> None:
+    """They are not there after a remount, and nothing is left of them."""
+    descriptor = os.open(fresh.point / "f", os.O_CREAT | os.O_RDWR)
+    os.write(descriptor, b"x" * 100_000)
+    os.unlink(fresh.point / "f")
+    assert os.pread(descriptor, 1, 99_999) == b"x"
+    fresh.kill_daemon()
+    with pytest.raises(OSError):
+        os.pread(descriptor, 1, 0)
+    with pytest.raises(OSError) as raised:
+        # FLUSH has nobody to go to; the descriptor is closed all the same.
+        os.close(descriptor)
+    assert raised.value.errno == errno.ENOTCONN
+    fresh.mount()
+    assert os.listdir(fresh.point) == []
+    fresh.unmount()
+    assert fresh.check() == []
+
+
+def test_unmounting_a_busy_mount_is_refused(fresh: MountedStore, other: Callable[..., OtherProcess]) -> None:
+    """Exit 3, the mount goes on."""
+    process = other(cwd=fresh.point)
+    done = heliosfs("umount", fresh.point, check=False)
+    assert done.returncode == 3, done
+    process.put("f", b"still here")
+    process.close()
+    fresh.unmount()
+
+
+def test_a_store_has_one_daemon(fresh: MountedStore, scratch: Path) -> None:
+    """A second mount exits 11 and says where to look."""
+    (scratch / "second").mkdir()
+    done = heliosfs("mount", fresh.store, scratch / "second", check=False)
+    assert done.returncode == 11
+    assert str(fresh.point) in done.stderr
+
+
+def test_durable_tells(fresh: MountedStore) -> None:
+    """status says so within the commit interval, without anybody's fsync."""
+    (fresh.point / "f").write_bytes(b"x")
+    checkpoint(fresh.point, b"v1")
+    fresh.wait_durable()
+    wait_until(
+        lambda: os.getxattr(snapshot(fresh.point, "v1"), b"user.helios.durable") == b"1", "a durable snapshot"
+    )
+
+
+def test_a_memory_budget_smaller_than_the_tree(fresh: MountedStore) -> None:
+    """A tree of which only a part fits into memory works all the same."""
+    fresh.unmount()
+    fresh.mount("memory=4M")
+    shell("for d in $(seq 20); do mkdir $d; for f in $(seq 100); do echo $d $f > $d/$f; done; done", fresh.point)
+    os.getxattr(fresh.point, b"user.helios.root")
+    fresh.unmount()
+    fresh.mount("memory=4M")
+    for directory in range(1, 21):
+        for file in range(1, 101, 7):
+            assert (fresh.point / f"{directory}/{file}").read_text() == f"{directory} {file}\n"
+    assert len(shell("find . -type f", fresh.point).splitlines()) == 2000
