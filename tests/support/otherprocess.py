@@ -12,6 +12,7 @@ import ast
 import fcntl
 import mmap
 import os
+import random
 import select
 import signal
 import subprocess
@@ -218,6 +219,58 @@ class Hands:
     def burst(self, path: str, names: list[bytes]) -> list[tuple[bytes, bytes]]:
         """Give each name as a command and read each reply, through descriptors of its own."""
         return [(name, self.ask(path, name)) for name in names]
+
+    def close_fd(self, descriptor: int) -> None:
+        """close(2)."""
+        os.close(descriptor)
+
+    def churn(self, path: str, count: int, seed: int) -> None:
+        """Make, rename and remove names that begin with `x`."""
+        for number in range(count):
+            name = os.path.join(path, f"x{seed}-{number}")
+            os.close(os.open(name, os.O_CREAT | os.O_WRONLY))
+            if number % 3:
+                os.rename(name, name + "r")
+                name += "r"
+            if number % 2:
+                os.unlink(name)
+
+    def exercise(self, path: str, seed: int, steps: int) -> list[str]:
+        """Random work on a few files, compared with a dictionary after each step and at the end; what differs."""
+        dice = random.Random(seed)
+        model: dict[str, bytes] = {}
+        wrong = []
+        for step in range(steps):
+            name, target = (os.path.join(path, f"f{dice.randrange(8)}") for _ in range(2))
+            act = dice.randrange(6)
+            if act == 0:
+                model[name] = dice.randbytes(dice.randrange(20_000))
+                with open(name, "wb") as file:
+                    file.write(model[name])
+            elif act == 1 and name in model:
+                offset, data = dice.randrange(30_000), dice.randbytes(dice.randrange(1, 5_000))
+                with open(name, "r+b", buffering=0) as file:
+                    os.pwrite(file.fileno(), data, offset)
+                old = model[name].ljust(offset, b"\0")
+                model[name] = old[:offset] + data + old[offset + len(data) :]
+            elif act == 2 and name in model:
+                length = dice.randrange(30_000)
+                os.truncate(name, length)
+                model[name] = model[name][:length].ljust(length, b"\0")
+            elif act == 3 and name in model and name != target:
+                os.rename(name, target)
+                model[target] = model.pop(name)
+            elif act == 4 and name in model:
+                os.unlink(name)
+                del model[name]
+            elif name in model and self.get(name) != model[name]:
+                wrong.append(f"step {step} of seed {seed}: {name}")
+        for name in sorted(model):
+            if self.get(name) != model[name]:
+                wrong.append(f"end of seed {seed}: {name}")
+        if sorted(os.listdir(path)) != sorted(os.path.basename(name) for name in model):
+            wrong.append(f"end of seed {seed}: names")
+        return wrong
 
     def walk(self, path: str) -> list[str]:
         """Every name below a directory, relative."""
