@@ -99,11 +99,7 @@ class PackStore:
         ids = [chunk_id(chunk) for chunk in data]
         with self._lock:
             waiting, has = self._waiting, self.index.has
-            fresh = {
-                id: chunk
-                for id, chunk in zip(ids, data, strict=True)
-                if id not in waiting and not has(id)
-            }
+            fresh = {id: chunk for id, chunk in zip(ids, data, strict=True) if id not in waiting and not has(id)}
             frames = map(encode, fresh.values())
             places = self._writer.append_many(list(zip(fresh, frames, strict=True)))
             lengths = map(len, fresh.values())

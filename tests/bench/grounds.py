@@ -159,9 +159,7 @@ _PEERS: dict[str, tuple[tuple[str, ...], _Maker]] = {
     ),
     "passthrough_hp": (
         ("passthrough_hp",),
-        _fuse_peer(
-            "passthrough_hp", lambda backing, point: [["passthrough_hp", "--foreground", backing, point]]
-        ),
+        _fuse_peer("passthrough_hp", lambda backing, point: [["passthrough_hp", "--foreground", backing, point]]),
     ),
     "memfs_ll": (("memfs_ll",), _fuse_peer("memfs_ll", lambda _, point: [["memfs_ll", "-f", point]])),
     "s3ql": (

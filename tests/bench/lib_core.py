@@ -14,7 +14,8 @@ from pathlib import Path
 import trio
 
 from heliosfs.core import versions
-from heliosfs.core.ids import NodeId, SnapshotId, ViewNo
+from heliosfs.core.ids import Lsn, NodeId, SnapshotId, ViewNo
+from heliosfs.core.view import View
 from heliosfs.filesystem import Filesystem, open_filesystem
 from tests.bench.figures import Figure, figure, quantile, quantile_figure
 from tests.bench.plan import Plan
@@ -86,6 +87,7 @@ async def _forks(plan: Plan, directory: Path) -> list[Figure]:
         nodes = await fill(fs, view, plan.large_files)
         await fs.wait_persisted()
         engine, log = fs.engine, fs.log
+        itself: list[float] = []
         alone: list[float] = []
         recorded: list[float] = []
         door: list[float] = []
@@ -101,6 +103,12 @@ async def _forks(plan: Plan, directory: Path) -> list[Figure]:
             end = _clock()
             alone.append((end - middle) * 1e6)
             recorded.append((end - start) * 1e6)
+            head = engine.branches[view].head
+            await fs.write(nodes[1], 0, mark, CALLER)
+            start = _clock()
+            fresh = View(head.freeze(Lsn(log.end)), Lsn(log.end))
+            itself.append((_clock() - start) * 1e6)
+            right = right and fresh.files == head.files and fresh.parent is head.parent
             start = _clock()
             outcome = await fs.fork(view, b"b%06d" % number, CALLER)
             door.append((_clock() - start) * 1e6)
@@ -117,6 +125,7 @@ async def _forks(plan: Plan, directory: Path) -> list[Figure]:
         right = right and len(fs.children(view)) == 2 * plan.samples
     name = f"LIB fork of {plan.large_files} files"
     return [
+        figure(f"{name}, itself: both sides frozen, a new view", itself, "us", below=1, verified=right),
         figure(f"{name}, in memory", alone, "us", below=1, verified=right),
         figure(f"{name}, with its record", recorded, "us", below=5, durability="kill", verified=right),
         figure(f"{name}, through the door", door, "us", durability="kill", verified=right),

@@ -20,13 +20,17 @@ _clock = time.perf_counter
 _TIMEOUT_S = 300
 
 
+def _snapshots(mount: Mount) -> set[str]:
+    return set(os.listdir(mount.control("snapshots"))) - {"latest"}
+
+
 def _checkpoints(plan: Plan, mount: Mount) -> list[Figure]:
     """setxattr user.helios.checkpoint against getxattr of an ordinary attribute, both on the mount's root."""
     point = os.fspath(mount.point)
     marker = mount.point / "marker"
     marker.write_bytes(b"before")
     os.setxattr(point, "user.bench", b"value")
-    before = len(os.listdir(mount.control("snapshots")))
+    before = len(_snapshots(mount))
     plain: list[float] = []
     ours: list[float] = []
     right = True
@@ -45,10 +49,7 @@ def _checkpoints(plan: Plan, mount: Mount) -> list[Figure]:
             marker.write_bytes(b"after")
             right = right and mount.control(f"snapshots/m{number:05}/marker").read_bytes() == b"at %05d" % number
     marked = (plan.samples + 49) // 50
-    names = os.listdir(mount.control("snapshots"))
-    right = right and len(names) == before + ("latest" not in names[:before]) * 0 + plan.samples + marked + (
-        1 if before == 0 and "latest" in names else 0
-    )
+    right = right and len(_snapshots(mount)) == before + plan.samples + marked
     ratios = [a / b for a, b in zip(ours, plain, strict=True)]
     return [
         figure("MNT getxattr of an ordinary attribute", plain, "us", verified=right),

@@ -105,9 +105,7 @@ def make_kit(plan: Plan, directory: Path) -> Kit:
 
 
 def _run(environment: dict[str, str], where: Path, *command: str | Path) -> bytes:
-    done = subprocess.run(
-        command, cwd=where, env=environment, capture_output=True, timeout=_TIMEOUT_S, check=False
-    )
+    done = subprocess.run(command, cwd=where, env=environment, capture_output=True, timeout=_TIMEOUT_S, check=False)
     if done.returncode:
         raise OSError(f"{command[0]}: exit {done.returncode}: {done.stderr[-500:].decode(errors='replace')}")
     return done.stdout

@@ -35,14 +35,21 @@ def library() -> Path:
 
 
 def library_files() -> list[Path]:
-    """Its files and links, relative and sorted, compiled and installed ones left out."""
+    """Its files and links, relative and sorted, compiled and installed ones left out.
+
+    Links that lead out of the library are left out, too: a step that writes through one must not reach the machine.
+    """
     found: list[Path] = []
     top = library()
     for directory, names, files in os.walk(top):
         names[:] = sorted(set(names) - _LEFT_OUT)
         here = Path(directory).relative_to(top)
-        found.extend(here / name for name in files)
+        found.extend(here / name for name in files if not _leads_out(Path(directory) / name, top))
     return sorted(found)
+
+
+def _leads_out(path: Path, top: Path) -> bool:
+    return path.is_symlink() and not path.resolve().is_relative_to(top.resolve())
 
 
 def make_tree(into: Path, files: int) -> Tree:

@@ -60,9 +60,7 @@ def test_a_second_process_is_locked_out(path: Path) -> None:
         "try: PackStore.open(Path(sys.argv[1]))\n"
         "except StoreLocked as error: print(error.pid)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(path)], capture_output=True, timeout=60, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, timeout=60, check=True)
     assert int(done.stdout) == os.getpid()
     store.close()
 
@@ -99,9 +97,7 @@ def test_what_was_synced_outlives_sigkill(path: Path) -> None:
         store.close()
 
 
-def test_nothing_is_indexed_before_its_pack_is_synced(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_is_indexed_before_its_pack_is_synced(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = PackStore.open(path)
     indexed_at_sync: list[int] = []
     real = os.fdatasync
@@ -181,9 +177,7 @@ def test_no_space_puts_nothing_and_passes(path: Path, monkeypatch: pytest.Monkey
     store.close()
 
 
-def test_a_failed_sync_indexes_nothing_and_is_not_forgotten(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_sync_indexes_nothing_and_is_not_forgotten(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = PackStore.open(path)
     id = store.put(b"unsure")
 
@@ -203,9 +197,7 @@ def test_a_failed_sync_indexes_nothing_and_is_not_forgotten(
     store.close()
 
 
-def test_an_index_write_that_failed_half_way_is_made_good(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_index_write_that_failed_half_way_is_made_good(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = PackStore.open(path)
     data = [b"%d" % number for number in range(250)]
     ids = store.put_many(data)
@@ -230,9 +222,7 @@ def test_an_index_write_that_failed_half_way_is_made_good(
     store.close()
 
 
-def test_many_waiting_chunks_sync_by_themselves(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_waiting_chunks_sync_by_themselves(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cas.packstore._WAITING_MAX", 20)
     store = PackStore.open(path)
     ids = [store.put(b"%d" % number) for number in range(50)]

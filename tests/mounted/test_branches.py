@@ -182,7 +182,9 @@ def test_the_root_of_the_mount_cannot_be_discarded(fresh: MountedStore) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="bind mounts take root")
-def test_a_bound_view_cannot_reach_above_itself(branch: Path, scratch: Path, other: Callable[..., OtherProcess]) -> None:
+def test_a_bound_view_cannot_reach_above_itself(
+    branch: Path, scratch: Path, other: Callable[..., OtherProcess]
+) -> None:
     """No path, name, `..` or command of a bound branch leads to its parent or its siblings."""
     (branch / "secret").write_bytes(b"parent's")
     for name in ("agent", "sibling"):

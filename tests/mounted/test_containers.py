@@ -104,7 +104,7 @@ def test_a_container_can_restore_what_it_wrecked(branch: Path) -> None:
     for number in range(20):
         (branch / f"d/f{number}").write_bytes(os.urandom(2000))
     before = signature(branch)
-    script = "touch .helios/checkpoint; rm -rf ./*; test -z \"$(ls)\"; echo latest > .helios/restore; test -e d/f19"
+    script = 'touch .helios/checkpoint; rm -rf ./*; test -z "$(ls)"; echo latest > .helios/restore; test -e d/f19'
     process = container(branch, script)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 0, output

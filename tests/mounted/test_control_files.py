@@ -142,7 +142,18 @@ def test_ctl_takes_every_verb(branch: Path) -> None:
     for verb in (b"status", b"stats", b"log", b"log -n 2"):
         assert ctl(branch, verb)["ok"], verb
     assert len(ctl(branch, b"log -n 2")["entries"]) == 2
-    for verb in (b"commit", b"abort", b"undo", b"diff a b", b"gc", b"fsck", b"nonsense", b"", b"'", b"checkpoint a b"):
+    for verb in (
+        b"commit",
+        b"abort",
+        b"undo",
+        b"diff a b",
+        b"gc",
+        b"fsck",
+        b"nonsense",
+        b"",
+        b"'",
+        b"checkpoint a b",
+    ):
         assert ctl(branch, verb)["errno"] == "EINVAL", verb
 
 

@@ -147,7 +147,14 @@ def test_touching_restore_says_nothing(branch: Path) -> None:
 
 def test_commands_of_several_lines_and_odd_quotes(branch: Path) -> None:
     """EINVAL, one reply, nothing done."""
-    for line in (b"checkpoint a\ncheckpoint b", b"checkpoint 'a", b'checkpoint "', b"checkpoint a\\", b"\0", b"\xff"):
+    for line in (
+        b"checkpoint a\ncheckpoint b",
+        b"checkpoint 'a",
+        b'checkpoint "',
+        b"checkpoint a\\",
+        b"\0",
+        b"\xff",
+    ):
         assert ctl(branch, line)["errno"] == "EINVAL", line
     assert ask(control(branch, "checkpoint"), b"a\nb")["errno"] == "EINVAL"
     assert ask(control(branch, "ctl"), b"x" * 100_000)["ok"] is False

@@ -94,7 +94,9 @@ def test_git_status_in_a_fork(branch: Path) -> None:
     assert git(branch, "log", "--oneline").count("\n") == 1
     # Optional locks off: git must not need to write where nothing can be written.
     held = snapshot(branch, "v1")
-    assert run("git", "-c", "safe.directory=*", "--no-optional-locks", "status", "--porcelain", cwd=held).stdout == ""
+    assert (
+        run("git", "-c", "safe.directory=*", "--no-optional-locks", "status", "--porcelain", cwd=held).stdout == ""
+    )
 
 
 def test_git_after_a_restore(branch: Path) -> None:
@@ -185,7 +187,9 @@ def test_rsync(branch: Path, scratch: Path) -> None:
     """There and back; the second time there is nothing to do."""
     fill(scratch)
     expected = signature(scratch)
-    words = ("rsync", "-aHAXS", "--numeric-ids", "--delete") + (("--devices", "--specials") if not os.geteuid() else ())
+    words = ("rsync", "-aHAXS", "--numeric-ids", "--delete") + (
+        ("--devices", "--specials") if not os.geteuid() else ()
+    )
     run(*words, f"{scratch}/", f"{branch}/")
     assert signature(branch) == expected
     assert run(*words, "-n", "-i", f"{scratch}/", f"{branch}/").stdout == ""
@@ -200,15 +204,24 @@ def test_cp_mv_and_others(branch: Path, scratch: Path) -> None:
     """coreutils on a tree of every kind."""
     (branch / "tree").mkdir()
     fill(branch / "tree")
-    shell("cp -a tree copy; diff -r --no-dereference -x null -x fifo tree copy; mv copy moved; cp -al tree links", branch)
-    assert signature(branch / "moved") == signature(branch / "tree") | {
-        path: found for path, found in signature(branch / "moved").items() if path in (b"",)
-    } or signature(branch / "moved").keys() == signature(branch / "tree").keys()
+    shell(
+        "cp -a tree copy; diff -r --no-dereference -x null -x fifo tree copy; mv copy moved; cp -al tree links",
+        branch,
+    )
+    assert (
+        signature(branch / "moved")
+        == signature(branch / "tree")
+        | {path: found for path, found in signature(branch / "moved").items() if path in (b"",)}
+        or signature(branch / "moved").keys() == signature(branch / "tree").keys()
+    )
     shell(f"mv tree {scratch}/out; mv {scratch}/out back; rm -rf moved links", branch)
     assert sorted(os.listdir(branch)) == ["back"]
     shell("find back -type f -exec sha256sum {} + | sha256sum; du -s back; df .; sync; sync -f .", branch)
     shell("install -m 755 back/dir0/run.sh tool; ./tool; ln -sf tool l; ln -f tool h; shred -u h", branch)
-    shell("for i in 1 2 3; do echo line$i >> log; done; sed -i s/line/Line/ log; sort -o log log; split -l 1 log", branch)
+    shell(
+        "for i in 1 2 3; do echo line$i >> log; done; sed -i s/line/Line/ log; sort -o log log; split -l 1 log",
+        branch,
+    )
     assert (branch / "xaa").read_text() == "Line1\n"
 
 
@@ -219,7 +232,10 @@ def test_compiling_and_running(branch: Path) -> None:
     (branch / "main.c").write_text(
         '#include <stdio.h>\nint answer(void);\nint main(void) { printf("%d\\n", answer()); return 0; }\n'
     )
-    shell("gcc -g -shared -fPIC -o libanswer.so lib.c; gcc -O1 -o main main.c -L. -lanswer -Wl,-rpath,'$ORIGIN'", branch)
+    shell(
+        "gcc -g -shared -fPIC -o libanswer.so lib.c; gcc -O1 -o main main.c -L. -lanswer -Wl,-rpath,'$ORIGIN'",
+        branch,
+    )
     assert run(branch / "main").stdout == "42\n"
     checkpoint(branch, b"v1")
     (branch / "lib.c").write_text("int answer(void) { return 43; }\n")
@@ -265,7 +281,19 @@ def test_pip_installs_a_wheel_into_an_environment(branch: Path, scratch: Path) -
     os.rename(scratch / "wheel.zip", wheel)
     run(sys.executable, "-m", "venv", "--without-pip", branch / "env")
     python = branch / "env/bin/python"
-    run(sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-index", "--no-deps", wheel, timeout_s=120)
+    run(
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        python,
+        "install",
+        "-q",
+        "--no-index",
+        "--no-deps",
+        wheel,
+        timeout_s=120,
+    )
     assert run(python, "-c", "import hello_wheel; print(hello_wheel.greet())").stdout == "hello\n"
     checkpoint(branch, b"installed")
     run(sys.executable, "-m", "pip", "--python", python, "uninstall", "-q", "-y", "hello-wheel", timeout_s=120)

@@ -1,4 +1,5 @@
 import random
+
 from heliosfs.core import radix
 
 

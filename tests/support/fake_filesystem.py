@@ -148,9 +148,7 @@ class FakeFilesystem:
 
     # --- verbs -------------------------------------------------------------------------------------------
 
-    async def checkpoint(
-        self, view: ViewNo, name: bytes | None, caller: Caller, *, kind: str = ""
-    ) -> Outcome:
+    async def checkpoint(self, view: ViewNo, name: bytes | None, caller: Caller, *, kind: str = "") -> Outcome:
         await self._start("checkpoint", view, name, kind)
         branch = self._live(view)
         if name is None:
@@ -161,9 +159,7 @@ class FakeFilesystem:
         branch.latest = name
         return self._outcome(snapshot.id, name)
 
-    async def fork(
-        self, view: ViewNo, name: bytes, caller: Caller, *, snapshot: bytes | None = None
-    ) -> Outcome:
+    async def fork(self, view: ViewNo, name: bytes, caller: Caller, *, snapshot: bytes | None = None) -> Outcome:
         await self._start("fork", view, name, snapshot)
         branch = self._live(view)
         if snapshot is not None:

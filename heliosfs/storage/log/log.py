@@ -8,6 +8,7 @@ Must not know: what records mean, filesystems, the event loop.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import threading
@@ -19,7 +20,9 @@ from heliosfs.core.ids import Lsn
 from heliosfs.storage.errors import LogDamaged
 from heliosfs.storage.log.frame import (
     BLOCK_BYTES,
+    FIRST_INTERNAL_KIND,
     HEADER_BYTES,
+    KIND_MARK,
     KIND_SEAL,
     RECORD_BYTES,
     LifeHeader,
@@ -63,7 +66,9 @@ class Log:
         self._appends = 0
         self._syncs = 0
         self._released = Lsn(0)
+        self._syncing = threading.Lock()
         self._dirty: list[Segment] = []
+        self._last_life = 0
         self.used_bytes = 0
 
     @classmethod
@@ -94,16 +99,18 @@ class Log:
                 log._lives[segment.header.life] = segment
                 log.used_bytes += segment.file.size
             log.durable_lsn = found.durable
-            log._dirty = list(found.lives)
-            base = max(found.end, start, HEADER_BYTES)
-            log._begin_life(found.last_life + 1, base, found.prev_life, found.end)
+            log._dirty = [segment for segment in found.lives if segment.end_lsn > found.durable]
+            log._last_life = found.last_life
+            log._begin_life(max(found.end, HEADER_BYTES), found.prev_life, found.prev_end)
         except BaseException:
             log._close_files()
             raise
         return log
 
-    def _begin_life(self, life: int, position: int, prev: int, prev_end: int) -> None:
+    def _begin_life(self, position: int, prev: int, prev_end: int) -> None:
         file = self._files.take()
+        # A number is used up even if its header then fails: half of that may be on the disk.
+        life = self._last_life = self._last_life + 1
         header = LifeHeader(
             life,
             position - HEADER_BYTES,
@@ -154,6 +161,7 @@ class Log:
         """
         if self.failed is not None:
             raise OSError(errno.EROFS, f"the log is read-only: {self.failed}")
+        assert kind < FIRST_INTERNAL_KIND
         size = len(payload)
         unpadded = RECORD_BYTES + len(body) + size + ((size + BLOCK_BYTES - 1) // BLOCK_BYTES * 4)
         length = (unpadded + 7) & ~7
@@ -203,40 +211,61 @@ class Log:
             raise OSError(errno.EFBIG, "record larger than a segment")
         old = self._segment
         old_end = self.end
-        self._begin_life(self.current_life + 1, old_end + _SEAL_ROOM, self.current_life, old_end + _SEAL_ROOM)
+        self._begin_life(old_end + _SEAL_ROOM, self.current_life, old_end)
+        old.sealed = True
         seal = encode_record(
             old.seed,
             old.marker,
             old_end,
             self.durable_lsn,
             KIND_SEAL,
-            pack_u32(self.current_life & 0xFFFFFFFF) + bytes(4),
+            self.current_life.to_bytes(8, "little"),
         )
-        if self._calls.append(old.file.fd, [seal], old.end) != len(seal):
-            raise OSError(errno.EIO, "short seal of a segment")
-        old.end += len(seal)
-        old.sealed = True
+        # Lying behind the end that the new header names, it is a hint to people and never read by recovery
+        # unless that header is lost: its failure costs nothing.
+        with contextlib.suppress(OSError):
+            self._calls.append(old.file.fd, [seal], old.end)
 
     # --- durability ----------------------------------------------------------------------------------
 
     def sync(self) -> None:
         """Make every record appended so far survive power loss. Blocks. Raises OSError; then read-only."""
-        if self.failed is not None:
-            raise OSError(errno.EROFS, f"the log is read-only: {self.failed}")
+        with self._syncing:
+            if self.failed is not None:
+                raise OSError(errno.EROFS, f"the log is read-only: {self.failed}")
+            self._sync()
+
+    def _sync(self) -> None:
+        fds: list[int] = []
         with self._lock:
-            dirty = list(self._dirty)
             end = self.end
+            if end <= self.durable_lsn:
+                return
+            current = self._segment
+            dirty = list(self._dirty)
+            try:
+                # Descriptors of our own: a life released meanwhile has its file closed by the other thread.
+                for segment in dirty:
+                    fds.append(os.dup(segment.file.fd))
+            except OSError:
+                for fd in fds:
+                    os.close(fd)
+                raise
         try:
             self._files.sync_directory()
-            for segment in dirty:
-                self._calls.sync(segment.file.fd)
+            for fd in fds:
+                self._calls.sync(fd)
         except OSError as error:
             self.failed = error
             raise
+        finally:
+            for fd in fds:
+                os.close(fd)
         with self._lock:
-            self._dirty = [s for s in self._dirty if s not in dirty or s is self._segment]
+            # What was appended to while the sync ran stays, though it may be sealed by now.
+            self._dirty = [s for s in self._dirty if s is current or s not in dirty]
         self._syncs += 1
-        self.durable_lsn = max(self.durable_lsn, end)
+        self.durable_lsn = end
 
     # --- reading -------------------------------------------------------------------------------------
 
@@ -313,8 +342,18 @@ class Log:
         try:
             if self.failed is None and self.durable_lsn < self.end:
                 self.sync()
+                self._mark()
         finally:
             self._close_files()
+
+    def _mark(self) -> None:
+        """Leave a claim behind the last records, so that damage to them is not taken for a torn tail."""
+        segment = self._segment
+        if segment.end == HEADER_BYTES or self._offset + RECORD_BYTES > self._limit:
+            return
+        mark = encode_record(self._seed, self._marker, self.end, self.durable_lsn, KIND_MARK, b"")
+        with contextlib.suppress(OSError):
+            self._calls.append(self._fd, [mark], self._offset)
 
     def _close_files(self) -> None:
         for segment in self._lives.values():

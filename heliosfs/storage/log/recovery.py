@@ -1,9 +1,13 @@
 """Recovery: which lives the segments hold, and the replay of their records.
 
-A life names the one before it and where that ended, so the lives that count are a chain back from the
-newest. A bad record above the last durable position is a torn tail: it and what follows are dropped. Below
-it, it is damage. Nothing is written here, so it may be killed and run again at any time.
-Must not know: what records mean.
+A life names the one before it and where that one's last record ended, so the lives that count are a chain
+back from the newest; nothing behind such an end ever counts. Where a record is bad before it, the log ends:
+a *torn tail* if nothing claims that the disk had it, *damage* if a header or a record does. Claims stand in
+what follows, so the rest of the life and all later ones are searched before anything is cut off.
+
+Invariants: no record and no header is written here, so it may be killed and run again at any time, and
+finds the same; a life given up is not replayed again.
+Must not know: what records mean, how the log goes on.
 """
 
 from __future__ import annotations
@@ -20,9 +24,10 @@ from heliosfs.storage.log.frame import (
     HEADER_BYTES,
     RECORD_BYTES,
     Place,
+    Record,
+    block_sums,
     decode_record,
     peek_meta_length,
-    sums_length,
 )
 from heliosfs.storage.log.oscalls import OsCalls
 from heliosfs.storage.log.segment import Segment, SegmentFile, SegmentFiles
@@ -30,7 +35,7 @@ from heliosfs.storage.log.segment import Segment, SegmentFile, SegmentFiles
 OnRecord: TypeAlias = Callable[[Lsn, Lsn, int, memoryview, Place], None]
 """(start, end, kind, body, place) of a record."""
 
-_WINDOW: Final = 1 << 20
+_WINDOW: Final = 1 << 18
 
 
 @dataclass(slots=True)
@@ -40,9 +45,9 @@ class Recovery:
     Attributes:
         records: Replayed.
         bytes: Of log that they lie in.
-        torn_bytes: Behind the last good record, up to the end of what a later life promised.
-        lives: That were read.
-        seconds: Wall time.
+        torn_bytes: Cut off: whole records behind the end, and the broken one if its length could be read.
+        lives: That go on being needed.
+        seconds: Wall time, the caller's applying included.
     """
 
     records: int = 0
@@ -62,6 +67,7 @@ class Found:
         durable: The last durable position that is written anywhere.
         last_life: Greatest number of any life, dead ones included.
         prev_life: Number of the last life needed, or 0.
+        prev_end: Position of its end; without one, where the replay began.
     """
 
     lives: list[Segment] = field(default_factory=list)
@@ -69,105 +75,212 @@ class Found:
     durable: Lsn = Lsn(0)  # noqa: RUF009 - a NewType of int
     last_life: int = 0
     prev_life: int = 0
+    prev_end: Lsn = Lsn(0)  # noqa: RUF009 - a NewType of int
     recovery: Recovery = field(default_factory=Recovery)
 
 
 def recover(files: SegmentFiles, calls: OsCalls, start: Lsn, on_record: OnRecord) -> Found:
     """Replay the records that end above `start`; files of other lives become spares.
 
+    Args:
+        start: 0, or a position that `Log.end` had and that is durable: a record begins there, or nothing.
+
     Raises:
-        LogDamaged: A record below the durable position is wrong.
+        LogDamaged: A record, or a whole life, is bad that the disk had.
         StoreNewer: A segment of a later version. OSError: Reading.
+
+    Reads heads and bodies from `start` on, and the payloads of what is not yet known to be durable.
     """
     began = time.perf_counter()
-    found = Found(end=start)
     segments: dict[int, Segment] = {}
     unused: list[SegmentFile] = []
-    for file in files.open_all():
-        header = files.read_header(file)
-        if header is None:
-            unused.append(file)
-        else:
-            segments[header.life] = Segment.of(file, header)
-    found.last_life = max(segments, default=0)
-    chain = _chain(segments, start)
-    found.durable = Lsn(max((segment.header.durable for segment in chain), default=0))
-    for index, segment in enumerate(chain):
-        promised = chain[index + 1].header.prev_end if index + 1 < len(chain) else 0
-        whole = _replay(segment, calls, start, on_record, found, promised)
-        found.lives.append(segment)
-        if not whole:
-            break
-    kept = {segment.header.life for segment in found.lives if segment.end_lsn > start}
-    found.lives = [segment for segment in found.lives if segment.header.life in kept]
-    found.prev_life = found.lives[-1].header.life if found.lives else 0
-    for life, segment in segments.items():
-        if life not in kept:
-            unused.append(segment.file)
+    opened = files.open_all()
+    try:
+        for file in opened:
+            header = files.read_header(file)
+            if header is None:
+                unused.append(file)
+            elif header.life in segments:
+                raise LogDamaged(header.life, 0, Lsn(header.base), "two segments lead the same life")
+            else:
+                segments[header.life] = Segment.of(file, header)
+        found = _Replay(calls, segments, start, on_record).run()
+    except BaseException:
+        files.discard(opened)
+        raise
+    kept = {segment.header.life for segment in found.lives}
+    unused.extend(segment.file for life, segment in segments.items() if life not in kept)
     for file in unused:
         files.give(file)
-    found.recovery.lives = len(found.lives)
     found.recovery.seconds = time.perf_counter() - began
     return found
 
 
-def _chain(segments: dict[int, Segment], start: Lsn) -> list[Segment]:
-    """The lives from the one that holds `start` to the newest."""
-    chain: list[Segment] = []
-    life = max(segments, default=0)
-    while life in segments:
-        segment = segments[life]
-        chain.append(segment)
-        if segment.header.base + HEADER_BYTES <= start or segment.header.prev == 0:
-            break
-        if segment.header.prev not in segments and segment.header.prev_end > start:
-            raise LogDamaged(segment.header.prev, 0, start, "a segment of the log is missing")
-        life = segment.header.prev
-    chain.reverse()
-    return chain
+def _chain(segments: dict[int, Segment], start: int) -> list[Segment]:
+    """The lives from the one that holds `start` to the newest whose predecessors are all there.
+
+    A newer one, whose predecessor's header never reached the disk, is passed over: if that was durable, its
+    claims will tell.
+    """
+    for head in sorted(segments, reverse=True):
+        chain: list[Segment] = []
+        life = head
+        while life in segments:
+            segment = segments[life]
+            header = segment.header
+            chain.append(segment)
+            if header.base + HEADER_BYTES <= start or header.prev_end <= start:
+                chain.reverse()
+                return chain
+            if header.prev >= life:
+                break
+            life = header.prev
+    return []
 
 
-def _replay(segment: Segment, calls: OsCalls, start: Lsn, on_record: OnRecord, found: Found, promised: int) -> bool:
-    """Replay one life. False where it is torn, so that later lives do not count."""
-    header = segment.header
-    at = HEADER_BYTES
-    window = b""
-    window_at = at
-    while at + RECORD_BYTES <= header.size:
-        if at + RECORD_BYTES > window_at + len(window):
-            window_at = at
-            window = calls.read(segment.file.fd, min(_WINDOW, header.size - at), at)
-        meta = peek_meta_length(window, at - window_at, segment.marker, header.base + at, header.size - at)
-        if not meta:
-            break
-        if at + meta > window_at + len(window):
-            window_at = at
-            window = calls.read(segment.file.fd, max(meta, min(_WINDOW, header.size - at)), at)
-        record = decode_record(window, at - window_at, meta, segment.seed)
-        if record is None:
-            break
-        lsn = Lsn(header.base + at)
-        end = Lsn(lsn + record.length)
-        if record.durable > found.durable:
-            found.durable = Lsn(record.durable)
-        if end > start and record.kind < FIRST_INTERNAL_KIND:
-            body_at = at - window_at + RECORD_BYTES
-            body = memoryview(window)[body_at : body_at + record.body_length]
+class _Replay:
+    """One recovery under way.
+
+    `_known` is the highest durable position that anything seen so far claims, `_end` where the log is whole
+    up to.
+    """
+
+    __slots__ = ("_calls", "_end", "_known", "_on_record", "_recovery", "_searched", "_segments", "_start")
+
+    def __init__(self, calls: OsCalls, segments: dict[int, Segment], start: int, on_record: OnRecord) -> None:
+        self._calls = calls
+        self._segments = segments
+        self._start = start
+        self._on_record = on_record
+        self._recovery = Recovery()
+        self._searched = False
+        self._end = start
+        self._known = max((segment.header.durable for segment in segments.values()), default=0)
+
+    def run(self) -> Found:
+        found = Found(prev_end=Lsn(self._start), recovery=self._recovery)
+        chain = _chain(self._segments, self._start)
+        last: Segment | None = None
+        for index, last in enumerate(chain):
+            limit = chain[index + 1].header.prev_end if index + 1 < len(chain) else 0
+            replayed = self._recovery.records
+            self._end = self._walk(last, limit)
+            whole = limit and self._end >= limit
+            # A last one without records to replay is given up, else every idle mount would hold one more file.
+            if whole or self._recovery.records > replayed:
+                found.lives.append(last)
+                found.prev_life = last.header.life
+                found.prev_end = last.end_lsn
+            if not whole:
+                break
+        self._search(last)
+        if self._end < self._known:
+            life = last.header.life if last is not None else 0
+            offset = last.end if last is not None else 0
+            raise LogDamaged(life, offset, Lsn(self._end), "log records that were durable cannot be read")
+        found.end = Lsn(self._end)
+        found.durable = Lsn(self._known)
+        found.last_life = max(self._segments, default=0)
+        self._recovery.lives = len(found.lives)
+        return found
+
+    def _walk(self, segment: Segment, limit_lsn: int) -> int:
+        """Replay one life up to `limit_lsn` (0: unknown). The position after its last good record."""
+        header = segment.header
+        base, size, life, seed, marker = header.base, header.size, header.life, segment.seed, segment.marker
+        fd, read, on_record, start = segment.file.fd, self._calls.read, self._on_record, self._start
+        recovery = self._recovery
+        offset = max(start - base, HEADER_BYTES)
+        limit = limit_lsn - base if limit_lsn else size
+        window = b""
+        at = offset
+        while offset < limit and offset + RECORD_BYTES <= size:
+            if offset + RECORD_BYTES > at + len(window):
+                at = offset
+                window = read(fd, min(_WINDOW, size - offset), offset)
+                if len(window) < RECORD_BYTES:
+                    break
+            lsn = base + offset
+            meta = peek_meta_length(window, offset - at, marker, lsn, size - offset)
+            if not meta:
+                break
+            if offset + meta > at + len(window):
+                at = offset
+                window = read(fd, max(meta, min(_WINDOW, size - offset)), offset)
+                if len(window) < meta:
+                    break
+            here = offset - at
+            record = decode_record(window, here, meta, seed)
+            if record is None:
+                break
+            if record.durable > self._known:
+                self._known = record.durable
+            end = lsn + record.length
+            body_at = here + RECORD_BYTES
             sums_at = body_at + record.body_length
-            sums = window[sums_at : sums_at + sums_length(record.payload_length)]
-            place = Place(lsn, end, header.life, at + meta, record.payload_length, sums)
-            on_record(lsn, end, record.kind, body, place)
-            found.recovery.records += 1
-            found.recovery.bytes += record.length
-        at += record.length
-        segment.end = at
-    end_lsn = segment.end_lsn
-    found.end = max(found.end, end_lsn)
-    if end_lsn < found.durable and end_lsn < max(promised, found.durable) and not promised:
-        raise LogDamaged(header.life, segment.end, end_lsn, "a record that was durable cannot be read")
-    if promised and end_lsn < promised - (RECORD_BYTES + 8):
-        if end_lsn < found.durable:
-            raise LogDamaged(header.life, segment.end, end_lsn, "a record that was durable cannot be read")
-        found.recovery.torn_bytes += promised - end_lsn
+            sums = window[sums_at : here + meta]
+            if (
+                sums
+                and end > self._known
+                and not self._payload_whole(
+                    segment, offset, record, sums, window[here + meta : here + meta + record.payload_length]
+                )
+            ):
+                break
+            if end > start and record.kind < FIRST_INTERNAL_KIND:
+                place = Place(Lsn(lsn), Lsn(end), life, offset + meta, record.payload_length, sums)
+                on_record(Lsn(lsn), Lsn(end), record.kind, memoryview(window)[body_at:sums_at], place)
+                recovery.records += 1
+                recovery.bytes += record.length
+            offset += record.length
+        segment.end = offset
+        return base + offset
+
+    def _payload_whole(self, segment: Segment, offset: int, record: Record, sums: bytes, payload: bytes) -> bool:
+        """Whether a payload is there that nothing read so far claims the disk had.
+
+        One that had reached it and is damaged since counts as there: whoever reads it will find out, so that
+        damage costs its own range alone.
+        """
+        if len(payload) < record.payload_length:
+            payload = self._calls.read(segment.file.fd, record.payload_length, offset + record.meta_length)
+        if len(payload) == record.payload_length and block_sums(payload, segment.seed) == sums:
+            return True
+        segment.end = offset + record.length
+        self._search(segment)
+        if segment.header.base + segment.end <= self._known:
+            return True
+        self._recovery.torn_bytes += record.length
         return False
-    return True
+
+    def _search(self, last: Segment | None) -> None:
+        """Look for claims in whole records behind the end of `last`, and in all later lives. Once."""
+        if self._searched:
+            return
+        self._searched = True
+        number = 0
+        if last is not None:
+            number = last.header.life
+            self._search_one(last, last.end)
+        for life, other in self._segments.items():
+            if life > number:
+                self._search_one(other, HEADER_BYTES)
+
+    def _search_one(self, segment: Segment, offset: int) -> None:
+        header = segment.header
+        window = self._calls.read(segment.file.fd, max(header.size - offset, 0), offset)
+        marker = segment.marker
+        found = window.find(marker)
+        while found >= 0:
+            here = found - 4
+            following = found + 1
+            if here >= 0 and here % 8 == 0 and here + RECORD_BYTES <= len(window):
+                position = header.base + offset + here
+                meta = peek_meta_length(window, here, marker, position, header.size - offset - here)
+                record = decode_record(window, here, meta, segment.seed) if 0 < meta <= len(window) - here else None
+                if record is not None:
+                    self._known = max(self._known, record.durable)
+                    following = here + record.length
+                    if record.kind < FIRST_INTERNAL_KIND:
+                        self._recovery.torn_bytes += record.length
+            found = window.find(marker, following)

@@ -8,6 +8,7 @@ Must not know: what records mean, who pins a life.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from dataclasses import dataclass, field
@@ -126,6 +127,8 @@ class SegmentFiles:
             raise
         files.sort(key=lambda file: file.number)
         self._numbers.update(file.number for file in files)
+        # Whoever made them may have been killed before the directory was synced.
+        self.unsynced = bool(files)
         return files
 
     def read_header(self, file: SegmentFile) -> LifeHeader | None:
@@ -187,7 +190,7 @@ class SegmentFiles:
         """
         block = encode_header(header)
         if self.calls.begin_life(file.fd, block, 0) != len(block):
-            raise OSError(5, "short write of a segment header")
+            raise OSError(errno.EIO, "short write of a segment header")
         segment = Segment.of(file, header)
         segment.sealed = False
         return segment
@@ -202,6 +205,11 @@ class SegmentFiles:
             except OSError:
                 self.unsynced = True
                 raise
+
+    def discard(self, files: list[SegmentFile]) -> None:
+        """Close files without a word about their lives: the log is not going to be opened."""
+        for file in files:
+            os.close(file.fd)
 
     def close(self) -> None:
         """Close the spare files and the directory."""

@@ -189,7 +189,6 @@ class WorkerPool:
         stats.workers, stats.waiting = len(self.pids()), ledger.waiting
         return stats
 
-
     async def close(self) -> None:
         """End all processes. What was not synced is not in the index and means nothing. Idempotent."""
         await self._crew.close()
@@ -226,9 +225,7 @@ class WorkerPool:
                 results.append(OSError(number, str(reason), os.fsdecode(paths[len(results)])))
         return results
 
-    async def _all(
-        self, jobs: list[Sequence[T]], do: Callable[[Sequence[T]], Awaitable[list[R]]]
-    ) -> list[R]:
+    async def _all(self, jobs: list[Sequence[T]], do: Callable[[Sequence[T]], Awaitable[list[R]]]) -> list[R]:
         """Do jobs, as many at once as there are workers; the results in order. After an error none is begun."""
         if len(jobs) == 1:
             return await do(jobs[0])

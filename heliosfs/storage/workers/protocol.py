@@ -168,9 +168,7 @@ def file_results_body(results: Sequence[StoredFile | Failure]) -> bytes:
     for result in results:
         if type(result) is StoredFile:
             parts.append(
-                _FILE.pack(
-                    0, len(result.extents), result.changed, result.size, result.mtime_ns, result.ctime_ns
-                )
+                _FILE.pack(0, len(result.extents), result.changed, result.size, result.mtime_ns, result.ctime_ns)
             )
             parts.extend([pack(*extent) for extent in result.extents])
         else:

@@ -41,9 +41,7 @@ def cut_request(runs: Sequence[CutRun]) -> Iterator[bytes]:
                 if segment is None:
                     segment = segments[salt] = len(segments)
                     parts.append(segment_record(seed_of(salt), BLOCK_BYTES, path))
-                parts.append(
-                    pack_log(KIND_LOG, segment, offset, payload_length, len(sums), start, length)
-                )
+                parts.append(pack_log(KIND_LOG, segment, offset, payload_length, len(sums), start, length))
                 parts.append(sums)
             else:
                 pack, offset, frame_length, id_, start, length = source  # type: ignore[misc]

@@ -22,9 +22,7 @@ def test_get_and_put() -> None:
     cache.put(id_of(1), b"x" * 100)
     assert cache.get(id_of(1)) == b"x" * 100
     assert cache.get(id_of(1)) == b"x" * 100
-    assert cache.stats() == CacheStats(
-        hits=2, misses=1, evictions=0, chunks=1, bytes=100, budget_bytes=1000
-    )
+    assert cache.stats() == CacheStats(hits=2, misses=1, evictions=0, chunks=1, bytes=100, budget_bytes=1000)
 
 
 def test_putting_again_changes_nothing() -> None:

@@ -188,9 +188,7 @@ def test_no_space_for_a_new_pack_leaves_no_file(
 
 
 @pytest.mark.parametrize("call", ["fdatasync", "fsync"])
-def test_after_a_failed_sync_the_writer_refuses(
-    call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_after_a_failed_sync_the_writer_refuses(call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     writer = PackWriter(tmp_path, 0, roll_bytes=100)
     writer.append_many(ENTRIES[:5])
     writer.append_many(ENTRIES[5:7])

@@ -28,9 +28,7 @@ class Surface:
     def __init__(self) -> None:
         self.fs = FakeFilesystem()
         self.waiting: list[object] = []
-        self.tree = ControlTree(
-            self.fs, visible=False, after_reply=self.waiting.append, clock=lambda: self.fs.now
-        )
+        self.tree = ControlTree(self.fs, visible=False, after_reply=self.waiting.append, clock=lambda: self.fs.now)
 
     async def open(self, name: bytes, view: ViewNo = MAIN, caller: Caller = ALICE) -> NodeId:
         """A LOOKUP: a new ticket."""

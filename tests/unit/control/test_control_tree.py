@@ -134,9 +134,7 @@ async def test_helios_is_the_owners_alone(surface: Surface) -> None:
 
 
 @pytest.mark.parametrize("name", [b"checkpoint", b"restore", b"ctl", b"status", b"stats", b"log"])
-async def test_each_lookup_of_a_file_is_another_node_with_one_inode_number(
-    surface: Surface, name: bytes
-) -> None:
+async def test_each_lookup_of_a_file_is_another_node_with_one_inode_number(surface: Surface, name: bytes) -> None:
     helios = await surface.node(b".helios")
     first = await surface.tree.lookup(helios, name, ALICE)
     second = await surface.tree.lookup(helios, name, ALICE)
@@ -162,9 +160,7 @@ async def test_inode_numbers_differ_between_files_and_branches(surface: Surface)
     assert len(seen) == 2 * 9
 
 
-@pytest.mark.parametrize(
-    "name", [b"commit", b"abort", b"undo", b"diff", b"history", b"metrics", b"x", b".helios"]
-)
+@pytest.mark.parametrize("name", [b"commit", b"abort", b"undo", b"diff", b"history", b"metrics", b"x", b".helios"])
 async def test_what_is_not_there_is_enoent(surface: Surface, name: bytes) -> None:
     await refused(errno.ENOENT, surface.tree.lookup(await surface.node(b".helios"), name, ALICE))
 
@@ -311,9 +307,7 @@ async def test_a_listing_shows_the_node_that_the_kernel_has(surface: Surface) ->
 
 
 @pytest.mark.parametrize("limit", [1, 7, 100])
-async def test_a_long_listing_has_every_name_once_while_others_come_and_go(
-    surface: Surface, limit: int
-) -> None:
+async def test_a_long_listing_has_every_name_once_while_others_come_and_go(surface: Surface, limit: int) -> None:
     wanted = [b"keep-%d" % number for number in range(150)]
     for name in wanted:
         await surface.fs.fork(ViewNo(1), name, ALICE)

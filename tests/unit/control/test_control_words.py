@@ -30,9 +30,7 @@ def test_words_are_a_shells(line: bytes, words: list[bytes]) -> None:
     assert split(line) == words
 
 
-@pytest.mark.parametrize(
-    "line", [b"checkpoint 'v1", b'checkpoint "v1', b"checkpoint v1\\", b"a\nb", b"'a\nb'"]
-)
+@pytest.mark.parametrize("line", [b"checkpoint 'v1", b'checkpoint "v1', b"checkpoint v1\\", b"a\nb", b"'a\nb'"])
 def test_what_cannot_be_split_is_invalid(line: bytes) -> None:
     with pytest.raises(FsError) as caught:
         split(line)
@@ -64,9 +62,7 @@ def test_text_becomes_the_bytes_it_came_from() -> None:
         ([b"-"], [b"-"], {}),
     ],
 )
-def test_options_stand_anywhere(
-    words: list[bytes], arguments: list[bytes], options: dict[bytes, bytes]
-) -> None:
+def test_options_stand_anywhere(words: list[bytes], arguments: list[bytes], options: dict[bytes, bytes]) -> None:
     assert options_apart(words, (b"--from", b"-n"), "x") == (arguments, options)
 
 

@@ -24,9 +24,7 @@ class Surface:
     def __init__(self) -> None:
         self.fs = FakeFilesystem()
         self.waiting: list[Callable[[], Awaitable[None]]] = []
-        self.tree = ControlTree(
-            self.fs, visible=False, after_reply=self.waiting.append, clock=lambda: self.fs.now
-        )
+        self.tree = ControlTree(self.fs, visible=False, after_reply=self.waiting.append, clock=lambda: self.fs.now)
 
     async def set(self, node: NodeId, what: str, value: bytes, caller: Caller = ALICE) -> None:
         await self.tree.setxattr(node, b"user.helios." + what.encode(), value, 0, caller)
@@ -93,9 +91,7 @@ async def test_the_last_result_is_what_getting_gives(surface: Surface) -> None:
         ("restore", b"latest", errno.ENOENT),
     ],
 )
-async def test_a_bad_value_is_refused_and_remembered(
-    surface: Surface, what: str, value: bytes, code: int
-) -> None:
+async def test_a_bad_value_is_refused_and_remembered(surface: Surface, what: str, value: bytes, code: int) -> None:
     await refused(code, surface.set(ROOT, what, value))
     reply = json.loads(await surface.get(ROOT, what))
     assert (reply["verb"], reply["errno"]) == (what, errno.errorcode[code])
@@ -143,9 +139,7 @@ async def test_restore_of_the_root_is_the_branchs_and_elsewhere_the_paths(surfac
 
 
 @pytest.mark.parametrize("ino", [ROOT_INO, SUB, FILE])
-async def test_kernels_are_told_after_the_reply_never_under_the_callers_lock(
-    surface: Surface, ino: Ino
-) -> None:
+async def test_kernels_are_told_after_the_reply_never_under_the_callers_lock(surface: Surface, ino: Ino) -> None:
     await surface.fs.checkpoint(MAIN, b"v1", ALICE)
     await surface.set(node_id(MAIN, ino), "restore", b"v1")
     assert surface.fs.published == [] and len(surface.waiting) == 1

@@ -387,5 +387,3 @@ async def test_the_store_is_not_walked(tmp_path: Path) -> None:
         await store.pool.scan_tree(os.fsencode(tmp_path), deliver)
     assert names == {b"", b"other"}
     assert reasons == ["the store itself is not imported"]
-
-

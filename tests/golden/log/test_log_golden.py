@@ -1,0 +1,53 @@
+"""The segment file of format version 0: written the same by today's code, and read by it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from heliosfs.core.ids import Lsn
+from heliosfs.storage.log import Log, Place
+
+FIXTURE = Path(__file__).parent / "seg-0001"
+SEGMENT = 8192
+RECORDS = [(1, b"a record without payload", b""), (2, b"", b"payload"), (3, b"both", bytes(range(256)) * 2)]
+
+
+def open_log(directory: Path, seen: list[tuple[int, bytes, Place]]) -> Log:
+    return Log.open(
+        directory,
+        budget_bytes=1 << 20,
+        start=Lsn(0),
+        on_record=lambda lsn, end, kind, body, place: seen.append((kind, bytes(body), place)),
+        segment_bytes=SEGMENT,
+    )
+
+
+def write(directory: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
+    """The segment that `FIXTURE` holds, made now."""
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "urandom", lambda count: bytes(range(count)))
+        log = open_log(directory, [])
+    for number, (kind, body, payload) in enumerate(RECORDS):
+        log.append(kind, body, payload, epoch=4, connection=5, request=6)
+        if number == 0:
+            log.sync()
+    log.close()
+    return (directory / "seg-0001").read_bytes()
+
+
+def test_written_as_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert write(tmp_path, monkeypatch) == FIXTURE.read_bytes()
+
+
+def test_read_as_ever(tmp_path: Path) -> None:
+    shutil.copy(FIXTURE, tmp_path)
+    seen: list[tuple[int, bytes, Place]] = []
+    log = open_log(tmp_path, seen)
+    assert [(kind, body) for kind, body, _ in seen] == [(kind, body) for kind, body, _ in RECORDS]
+    for (_, _, place), (_, _, payload) in zip(seen, RECORDS, strict=True):
+        assert log.read_blocks(place.life, place.offset, place.length, place.sums, 0, place.length) == payload
+    log.close()

@@ -1,0 +1,230 @@
+"""Appending: what is acknowledged is whole, what fails has not happened."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from heliosfs.core.ids import Lsn
+from heliosfs.storage.errors import LogDamaged
+from heliosfs.storage.log import Log, Place
+from heliosfs.storage.log.oscalls import Bytes, OsCalls
+
+SEGMENT = 64 * 1024
+Seen = list[tuple[int, bytes, Place]]
+
+
+def open_log(directory: Path, calls: OsCalls | None = None, start: int = 0, seen: Seen | None = None) -> Log:
+    replayed: Seen = [] if seen is None else seen
+    return Log.open(
+        directory,
+        budget_bytes=1 << 20,
+        start=Lsn(start),
+        on_record=lambda lsn, end, kind, body, place: replayed.append((kind, bytes(body), place)),
+        segment_bytes=SEGMENT,
+        calls=calls,
+    )
+
+
+def replay(directory: Path) -> Seen:
+    """What a recovery would find now. In a copy: opening a log ends the life that another appends to."""
+    seen: Seen = []
+    with TemporaryDirectory() as copy:
+        open_log(Path(shutil.copytree(directory, copy, dirs_exist_ok=True)), seen=seen).close()
+    return seen
+
+
+@pytest.fixture
+def calls() -> OsCalls:
+    return OsCalls()
+
+
+@pytest.fixture
+def log(tmp_path: Path, calls: OsCalls) -> Iterator[Log]:
+    with closing(open_log(tmp_path, calls)) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("size", [0, 1, 7, 16383, 16384, 16385, 40000])
+def test_what_was_appended_is_replayed(log: Log, tmp_path: Path, size: int) -> None:
+    payload = os.urandom(size)
+    place = log.append(7, b"body", payload, epoch=1, connection=2, request=3)
+    assert log.end == place.end_lsn
+    assert replay(tmp_path) == [(7, b"body", place)]
+    assert log.read(place.life, place.offset, size) == payload
+    assert log.read_blocks(place.life, place.offset, size, place.sums, 0, size) == payload
+
+
+def test_positions_rise_and_never_overlap_across_lives(log: Log) -> None:
+    places = [log.append(1, b"x" * 100, b"y" * 3000) for _ in range(60)]
+    assert len({place.life for place in places}) > 2
+    assert all(one.end_lsn <= other.lsn for one, other in pairwise(places))
+    assert all(place.lsn % 8 == 0 for place in places)
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
+def test_failed_append_has_not_happened(log: Log, calls: OsCalls, tmp_path: Path, code: int) -> None:
+    kept = log.append(1, b"kept")
+    end = log.end
+
+    def fail(fd: int, buffers: Sequence[Bytes], offset: int) -> int:
+        os.pwritev(fd, buffers, offset)  # The worst: it reached the file, and yet it failed.
+        raise OSError(code, "injected")
+
+    calls.append = fail
+    with pytest.raises(OSError, match="injected") as caught:
+        log.append(2, b"gone", b"p" * 5000)
+    assert caught.value.errno == code
+    assert log.end == end
+    assert replay(tmp_path) == [(1, b"kept", kept)]
+    calls.append = os.pwritev
+    after = log.append(3, b"after")
+    assert after.lsn == end
+    assert [kind for kind, _, _ in replay(tmp_path)] == [1, 3]
+
+
+def test_short_append_whose_missing_bytes_are_zeros_anyway_is_not_replayed(
+    log: Log, calls: OsCalls, tmp_path: Path
+) -> None:
+    def short(fd: int, buffers: Sequence[Bytes], offset: int) -> int:
+        whole = b"".join(bytes(buffer) for buffer in buffers)
+        return os.pwrite(fd, whole[:-512], offset)
+
+    calls.append = short
+    with pytest.raises(OSError, match="short") as caught:
+        log.append(1, b"", bytes(4096))
+    assert caught.value.errno == errno.ENOSPC
+    assert replay(tmp_path) == []
+
+
+def test_append_that_can_be_neither_done_nor_undone_makes_the_log_read_only(log: Log, calls: OsCalls) -> None:
+    def fail(*_: object) -> int:
+        raise OSError(errno.EIO, "injected")
+
+    calls.append = calls.cancel = fail
+    with pytest.raises(OSError, match="injected"):
+        log.append(1, b"")
+    calls.append, calls.cancel = os.pwritev, os.pwrite
+    assert log.failed is not None
+    for refused in (lambda: log.append(1, b""), log.sync):
+        with pytest.raises(OSError, match="read-only") as caught:
+            refused()
+        assert caught.value.errno == errno.EROFS
+
+
+def test_no_room_for_a_new_segment_is_the_reply_to_the_write_that_met_it(
+    log: Log, calls: OsCalls, tmp_path: Path
+) -> None:
+    def full(fd: int, offset: int, length: int) -> None:
+        raise OSError(errno.ENOSPC, "injected")
+
+    calls.preallocate = full
+    count = 0
+    with pytest.raises(OSError, match="injected"):
+        while True:
+            log.append(1, b"x" * 1000)
+            count += 1
+    assert [path.name for path in tmp_path.iterdir()] == ["seg-0001"]
+    calls.preallocate = os.posix_fallocate
+    log.append(2, b"fits again")
+    assert [kind for kind, _, _ in replay(tmp_path)] == [1] * count + [2]
+
+
+@pytest.mark.parametrize("reaches_file", [False, True])
+def test_failed_header_of_a_new_life_costs_nothing(
+    log: Log, calls: OsCalls, tmp_path: Path, reaches_file: bool
+) -> None:
+    def fail(fd: int, block: bytes, offset: int) -> int:
+        if reaches_file:
+            os.pwrite(fd, block, offset)
+        raise OSError(errno.EIO, "injected")
+
+    calls.begin_life = fail
+    count = 0
+    with pytest.raises(OSError, match="injected"):
+        while True:
+            log.append(1, b"x" * 1000)
+            count += 1
+    # Small ones still fit; the life goes on behind the header that failed.
+    log.append(2, b"")
+    calls.begin_life = os.pwrite
+    log.append(3, b"x" * 1000)
+    assert [kind for kind, _, _ in replay(tmp_path)] == [1] * count + [2, 3]
+
+
+def test_failed_seal_costs_nothing(log: Log, calls: OsCalls, tmp_path: Path) -> None:
+    first = log.current_life
+
+    def fail_seal(fd: int, buffers: Sequence[Bytes], offset: int) -> int:
+        if len(buffers) == 1:
+            raise OSError(errno.EIO, "injected")
+        return os.pwritev(fd, buffers, offset)
+
+    calls.append = fail_seal
+    count = 0
+    while log.current_life == first:
+        log.append(1, b"x" * 1000)
+        count += 1
+    assert len(replay(tmp_path)) == count
+
+
+def test_record_larger_than_a_segment(log: Log) -> None:
+    end = log.end
+    with pytest.raises(OSError, match="larger") as caught:
+        log.append(1, b"", bytes(SEGMENT))
+    assert (caught.value.errno, log.end) == (errno.EFBIG, end)
+
+
+def test_reads_are_verified_block_by_block(log: Log) -> None:
+    payload = os.urandom(50000)
+    place = log.append(1, b"body", payload)
+    path, _ = log.locate(place.life)
+    with path.open("r+b") as file:
+        file.seek(place.offset + 20000)
+        file.write(bytes([payload[20000] ^ 1]))
+
+    def read(start: int, length: int) -> bytes:
+        return log.read_blocks(place.life, place.offset, place.length, place.sums, start, length)
+
+    assert read(10, 16374) == payload[10:16384]
+    assert read(32768, 50000 - 32768) == payload[32768:]
+    for start, length in ((0, 50000), (16384, 1), (32767, 1), (16383, 2)):
+        with pytest.raises(LogDamaged) as caught:
+            read(start, length)
+        assert (caught.value.life, caught.value.errno) == (place.life, errno.EIO)
+
+
+def test_release_frees_what_nobody_pins_and_files_are_used_again(log: Log, tmp_path: Path) -> None:
+    places = [log.append(1, b"", bytes([n]) * 5000) for n in range(60)]
+    lives = sorted({place.life for place in places})
+    assert log.used_bytes == len(lives) * SEGMENT
+    log.pin(lives[0])
+    log.sync()
+    log.release(log.end)
+    assert log.used_bytes == 2 * SEGMENT
+    assert log.read_blocks(lives[0], places[0].offset, 5000, places[0].sums, 0, 5000) == bytes(5000)
+    log.unpin(lives[0])
+    assert log.used_bytes == SEGMENT
+    names = {path.name for path in tmp_path.iterdir()}
+    assert len(names) == 5, "four spare files are kept, the rest removed"
+    for n in range(30):
+        log.append(1, b"", bytes([n]) * 5000)
+    assert {path.name for path in tmp_path.iterdir()} == names
+
+
+def test_budget_is_exceeded_by_what_is_not_released(log: Log) -> None:
+    assert not log.over_budget
+    while log.used_bytes <= log.budget_bytes:
+        log.append(1, b"", bytes(40000))
+    assert log.over_budget
+    log.sync()
+    log.release(log.end)
+    assert not log.over_budget
