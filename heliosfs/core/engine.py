@@ -8,10 +8,8 @@ thread; nothing here waits. Must not know: FUSE, files, the event loop, the cloc
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
-from heliosfs.core import adopt, attributes, data, namespace, oplog, pathrestore, rename, versions
 from heliosfs.core.diff import Difference
 from heliosfs.core.errors import FsError, StaleHandle
 from heliosfs.core.ids import LEASE_INOS, ROOT_INO, BranchId, Ino, Lsn, SnapshotId, ViewNo
@@ -133,13 +131,6 @@ class Engine:
             self.next_ino = branch.lease_end
         branch.next_ino = Ino(ino + count)
 
-    # --- change --------------------------------------------------------------------------------------
-
-    def apply(self, record: Record, place: Placed) -> Any:
-        """Change the state as the record says. Cannot fail for a record that was planned against this state."""
-        self.applied = Lsn(place.end_lsn)
-        return _APPLY[type(record)](self, record, place)
-
     def found(self, uid: int, gid: int, now_ns: int, mode: int = 0o40755) -> None:
         """Make the first branch of a new store: an empty root directory."""
         root = Inode(ROOT_INO, Lsn(0), mode, uid, gid, now_ns, nlink=2, parent=ROOT_INO)
@@ -150,25 +141,3 @@ class Engine:
         self.next_branch = BranchId(self.next_branch + 1)
         self.next_view = ViewNo(self.next_view + 1)
         self.last_ns = max(self.last_ns, now_ns)
-
-
-_APPLY: dict[type[Record], Callable[[Engine, Any, Any], Any]] = {
-    oplog.Make: namespace.apply_make,
-    oplog.Write: data.apply_write,
-    oplog.SetAttributes: attributes.apply_set_attributes,
-    oplog.Unlink: namespace.apply_unlink,
-    oplog.RemoveDirectory: namespace.apply_remove_directory,
-    oplog.Link: namespace.apply_link,
-    oplog.Rename: rename.apply_rename,
-    oplog.SetXattr: attributes.apply_set_xattr,
-    oplog.RemoveXattr: attributes.apply_remove_xattr,
-    oplog.Checkpoint: versions.apply_checkpoint,
-    oplog.Fork: versions.apply_fork,
-    oplog.Restore: versions.apply_restore,
-    oplog.RestorePath: pathrestore.apply_restore_path,
-    oplog.ForgetSnapshot: versions.apply_forget_snapshot,
-    oplog.RenameSnapshot: versions.apply_rename_snapshot,
-    oplog.Discard: versions.apply_discard,
-    oplog.AssignView: versions.apply_assign_view,
-    oplog.Adopt: adopt.apply_adopt,
-}

@@ -6,7 +6,7 @@ Each is one record, so it is whole or absent. Must not know: who may do it (cont
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from heliosfs.core import oplog
 from heliosfs.core.diff import Difference, differences
@@ -60,17 +60,26 @@ def add_snapshot(
     return snapshot
 
 
+class VersionRecord(Protocol):
+    """What every record of a versioning verb has."""
+
+    now_ns: int
+    uid: int
+    pid: int
+
+
 def log_event(
-    engine: Engine, place: Placed, verb: str, branch: Branch, now_ns: int, uid: int, pid: int, **more: object
+    engine: Engine, place: Placed, verb: str, branch: Branch, record: VersionRecord, **more: object
 ) -> None:
+    """Add a line to the operation log."""
     engine.events.append(
         {
             "lsn": place.lsn,
-            "time_ns": now_ns,
+            "time_ns": record.now_ns,
             "verb": verb,
             "branch": branch.path.decode("utf-8", "surrogateescape"),
-            "uid": uid,
-            "pid": pid,
+            "uid": record.uid,
+            "pid": record.pid,
             **more,
         }
     )
@@ -107,9 +116,7 @@ def apply_checkpoint(engine: Engine, record: Checkpoint, place: Placed) -> Snaps
         place,
         "checkpoint",
         branch,
-        record.now_ns,
-        record.uid,
-        record.pid,
+        record,
         name=text_of(record.name),
         id=str(snapshot.id),
         kind=oplog.SNAPSHOT_KINDS[record.kind],
@@ -155,9 +162,7 @@ def apply_fork(engine: Engine, record: Fork, place: Placed) -> Branch:
         place,
         "branch",
         parent,
-        record.now_ns,
-        record.uid,
-        record.pid,
+        record,
         name=text_of(record.name),
         id=str(branch.id),
         snapshot=record.snapshot or None,
@@ -190,9 +195,7 @@ def apply_discard(engine: Engine, record: Discard, place: Placed) -> list[ViewNo
         place,
         "discard",
         branch.parent,
-        record.now_ns,
-        record.uid,
-        record.pid,
+        record,
         name=text_of(branch.name),
         id=str(branch.id),
     )
@@ -227,9 +230,7 @@ def apply_restore(engine: Engine, record: Restore, place: Placed) -> list[Differ
         place,
         "restore",
         branch,
-        record.now_ns,
-        record.uid,
-        record.pid,
+        record,
         name=text_of(snapshot.name),
         id=str(snapshot.id),
         safety=text_of(record.safety),
@@ -292,9 +293,7 @@ def apply_forget_snapshot(engine: Engine, record: ForgetSnapshot, place: Placed)
         place,
         "snapshot rm",
         branch,
-        record.now_ns,
-        record.uid,
-        record.pid,
+        record,
         name=text_of(snapshot.name),
         id=str(snapshot.id),
     )
@@ -334,9 +333,7 @@ def apply_rename_snapshot(engine: Engine, record: RenameSnapshot, place: Placed)
         place,
         "snapshot mv",
         branch,
-        record.now_ns,
-        record.uid,
-        record.pid,
+        record,
         name=text_of(record.name),
         old=text_of(old),
         id=str(snapshot.id),

@@ -18,8 +18,9 @@ from heliosfs.core.refs import automatic_name
 from heliosfs.core.view import State
 from heliosfs.filesystem.observing import Observing
 from heliosfs.filesystem.types import Caller, Outcome
+from heliosfs.storage.breath import Breath
 from heliosfs.storage.pagestore import PageStore
-from heliosfs.storage.persist import Breath, PageWriter
+from heliosfs.storage.pagewriter import PageWriter
 
 
 class Adopting(Observing):

@@ -2,7 +2,7 @@
 
     record = plan(...)             # FsError: nothing happened
     place = log.append(record)     # OSError: nothing happened
-    reply = engine.apply(record)   # cannot fail
+    reply = apply(engine, record, place)   # cannot fail
 
 Between a successful plan and its apply there is no await, so no other change comes between (docs/concurrency.md).
 """
@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 
 import trio
 
+from heliosfs.core.apply import apply
 from heliosfs.core.engine import Engine
 from heliosfs.core.errors import NeedPages
 from heliosfs.core.ids import Lsn, PageId
@@ -88,7 +89,7 @@ class Door:
         place = self.log.append(record.KIND, record.encode())
         self.cache.begin_blocking()
         try:
-            return self.engine.apply(record, place)
+            return apply(self.engine, record, place)
         finally:
             self.cache.end_blocking()
 
@@ -97,7 +98,7 @@ class Door:
         place = self.log.append(record.KIND, record.encode(), data)
         self.cache.begin_blocking()
         try:
-            return self.engine.apply(record, place)
+            return apply(self.engine, record, place)
         finally:
             self.cache.end_blocking()
 

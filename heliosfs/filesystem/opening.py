@@ -16,6 +16,7 @@ from cas.cache import ChunkCache
 from cas.index import ChunkIndex
 from cas.packs import PackReader
 from heliosfs.core import oplog
+from heliosfs.core.apply import apply
 from heliosfs.core.engine import Engine
 from heliosfs.core.errors import Damaged
 from heliosfs.core.ids import Lsn
@@ -112,7 +113,7 @@ def _assemble(layout: StoreLayout, options: StoreOptions) -> Filesystem:
         except oplog.BadRecord as error:
             raise Damaged(f"log record {lsn}", f"log record at {lsn}: {error}") from error
         engine.last_ns = max(engine.last_ns, getattr(record, "now_ns", 0))
-        engine.apply(record, place)
+        apply(engine, record, place)
 
     with cache.blocking():
         log = Log.open(layout.log_dir, budget_bytes=options.log, start=start, on_record=replay)

@@ -5,7 +5,7 @@ Must not know: views, refs, when a cut happens.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import trio
 
@@ -16,12 +16,10 @@ from heliosfs.core.extent import ChunkRef, LogData, Source
 from heliosfs.core.inode import Inode
 from heliosfs.core.radix import Tree
 from heliosfs.core.recut import Cutting, Region, RunPlan
+from heliosfs.storage.breath import Breath
 from heliosfs.storage.log import Log
 from heliosfs.storage.pagestore import PageCache
 from heliosfs.storage.workers import ChunkSource, CutRun, LogSource, WorkerPool
-
-if TYPE_CHECKING:
-    from heliosfs.storage.persist import Breath
 
 _JOB_RUNS: Final = 64
 _JOB_BYTES: Final = 16 << 20

@@ -5,8 +5,8 @@ Must not know: what the log, packs and database hold.
 
 from __future__ import annotations
 
-import contextlib
 import os
+import re
 import secrets
 from pathlib import Path
 from typing import Final, Self
@@ -27,6 +27,8 @@ from heliosfs.storage.errors import (
 
 VERSION: Final = 0
 _FIRST_LINE: Final = "heliosfs store"
+_ID_LINE: Final = re.compile("id ([0-9a-f]{32})")
+_DIRECTORIES: Final = ("log", "packs", "db")
 _OURS: Final = frozenset(("format", "format.new", "lock", "socket", "log", "packs", "db", "daemon.log"))
 
 
@@ -67,6 +69,10 @@ class StoreLayout:
         for entry in sorted(os.listdir(path)):
             if entry not in _OURS:
                 raise StoreOccupied(path, entry)
+        for name in _DIRECTORIES:
+            # A creation that was killed leaves them empty. Anything in them is somebody else's.
+            for entry in _listed(path / name):
+                raise StoreOccupied(path, f"{name}/{entry}")
         path.chmod(0o700)
         layout = cls(path)
         layout._take_lock()
@@ -127,18 +133,27 @@ class StoreLayout:
         try:
             lines = (self.path / "format").read_text("ascii").splitlines()
             version = int(lines[1].removeprefix("version "))
-            if lines[0] != _FIRST_LINE or not lines[1].startswith("version "):
+            if lines[0] != _FIRST_LINE or not lines[1].startswith("version ") or version < 0:
                 raise ValueError
         except (ValueError, IndexError):
             raise StoreDamaged(self.path, "its format file is damaged") from None
         if version > VERSION:
             raise StoreNewer(self.path, version)
-        with contextlib.suppress(IndexError):
-            self.store_id = lines[2].removeprefix("id ")
+        found = _ID_LINE.fullmatch(lines[2]) if len(lines) > 2 else None
+        if found is None:
+            raise StoreDamaged(self.path, "its format file is damaged")
+        self.store_id = found[1]
 
     def open_db(self) -> Rdict:
-        """The database, opened once. Raises StoreDamaged when RocksDB refuses it."""
+        """The database, opened once.
+
+        Raises:
+            StoreDamaged: RocksDB refuses it; or it is gone, though there are packs or a log.
+        """
         if self._db is None:
+            # RocksDB would make an empty one, and the next cut would free the log of everything there was.
+            if not (self.db_dir / "CURRENT").exists() and (_listed(self.log_dir) or _listed(self.packs_dir)):
+                raise StoreDamaged(self.path, "its database is gone")
             try:
                 self._db = open_database(self.db_dir)
             except Exception as error:
@@ -153,3 +168,10 @@ class StoreLayout:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
+
+
+def _listed(directory: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(directory))
+    except FileNotFoundError:
+        return []

@@ -1,7 +1,7 @@
 """The persister: turns a cut into chunks, pages and refs, in the background.
 
 One cut for the whole store at a time (docs/persist.md). The loop does the planning and the encoding in
-slices of SLICE_S, so that a request waits no longer than that; worker processes read, cut, hash, compress
+slices (breath.py), so that a request waits no longer than that; worker processes read, cut, hash, compress
 and store file data. Order of writes: chunks synced, pages, then the one batch with refs and position,
 synced: the commit point. Until then nothing that the log needs is let go (invariant 7).
 """
@@ -19,87 +19,25 @@ from rocksdict import Rdict
 from cas.index import ChunkIndex
 from heliosfs.core import cut as cuts
 from heliosfs.core import extent, radix
-from heliosfs.core import pages as page_format
 from heliosfs.core.cut import Cut
 from heliosfs.core.engine import Engine
 from heliosfs.core.errors import Damaged
 from heliosfs.core.ids import BranchId, Ino, Lsn, PageId
 from heliosfs.core.inode import Inode
-from heliosfs.core.radix import Branch, Leaf, Node, Tree
+from heliosfs.core.radix import Tree
 from heliosfs.storage import refstore
+from heliosfs.storage.breath import Breath
 from heliosfs.storage.chunking import FileCutter
 from heliosfs.storage.log import GroupCommit, Log
-from heliosfs.storage.pagestore import BATCH, PageCache, PageStore
+from heliosfs.storage.pagestore import PageCache, PageStore
+from heliosfs.storage.pagewriter import PageWriter
 from heliosfs.storage.workers import WorkerPool
 
-SLICE_S: Final = 0.0004
 QUIET_S: Final = 3.0
 OLDEST_S: Final = 30.0
 _GROUP: Final = 64
 
 log_ = logging.getLogger(__name__)
-
-
-class Breath:
-    """Lets other tasks run after each slice of work."""
-
-    def __init__(self) -> None:
-        self._since = time.perf_counter()
-
-    async def take(self) -> None:
-        """Go on at once within the slice; let the loop run at its end."""
-        if time.perf_counter() - self._since > SLICE_S:
-            await trio.lowlevel.checkpoint()
-            self._since = time.perf_counter()
-
-
-class PageWriter:
-    """Stores trees bottom-up; every node is written once and its kids are let go."""
-
-    def __init__(self, store: PageStore, cache: PageCache, breath: Breath) -> None:
-        self._store = store
-        self._cache = cache
-        self._breath = breath
-        self._batch: list[tuple[PageId, bytes]] = []
-        self.pages = 0
-        self.stored_bytes = 0
-
-    async def tree(self, node: Node) -> PageId:
-        """Store a tree that is not stored yet, and everything below. Its page id."""
-        if node.stored is not None:
-            return node.stored
-        if type(node) is Branch:
-            for index, kid in enumerate(node.kids):
-                if kid is not None and type(kid) is not bytes:
-                    node.kids[index] = await self.tree(kid)  # type: ignore[arg-type]
-        elif isinstance(node, Leaf) and type(node.values[0]) is Inode:
-            for inode in node.values:
-                await self._content(inode)
-        encoded = page_format.encode(node)
-        page_id = page_format.page_id(encoded)
-        node.stored = page_id
-        self._batch.append((page_id, encoded))
-        self._cache.keep(page_id, node, len(encoded))
-        if len(self._batch) >= BATCH:
-            self.flush()
-        await self._breath.take()
-        return page_id
-
-    async def _content(self, inode: Inode) -> None:
-        """Store the entries or extents of an inode that is about to be encoded."""
-        tree = inode.tree
-        if tree is None or type(tree) is bytes:
-            return
-        if type(tree) is Leaf and tree.stored is None and len(page_format.encode(tree)) <= page_format.INLINE_MAX:
-            return
-        inode.tree = await self.tree(tree)  # type: ignore[arg-type]
-
-    def flush(self) -> None:
-        """Hand what is gathered to the page store, unsynced."""
-        if self._batch:
-            self.stored_bytes += self._store.put(self._batch)
-            self.pages += len(self._batch)
-            self._batch = []
 
 
 class Persister:

@@ -14,6 +14,7 @@ from pathlib import Path
 import trio
 
 from heliosfs.core import versions
+from heliosfs.core.apply import apply
 from heliosfs.core.ids import Lsn, NodeId, SnapshotId, ViewNo
 from heliosfs.core.view import View
 from heliosfs.filesystem import Filesystem, open_filesystem
@@ -99,7 +100,7 @@ async def _forks(plan: Plan, directory: Path) -> list[Figure]:
             start = _clock()
             place = log.append(record.KIND, record.encode())
             middle = _clock()
-            branch = engine.apply(record, place)
+            branch = apply(engine, record, place)
             end = _clock()
             alone.append((end - middle) * 1e6)
             recorded.append((end - start) * 1e6)
@@ -160,7 +161,7 @@ async def _restores(plan: Plan, directory: Path) -> list[Figure]:
                     record = await fs.planned(versions.plan_restore, engine, view, b"good", 0, 0, fs.now())
                     place = log.append(record.KIND, record.encode())
                     start = _clock()
-                    found = engine.apply(record, place)
+                    found = apply(engine, record, place)
                     swap.append((_clock() - start) * 1e6)
                     right = right and len(found) == _CHANGED
                     head = engine.branches[view].head

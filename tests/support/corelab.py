@@ -11,6 +11,7 @@ from cas import chunker
 from cas.digest import ChunkId, chunk_id
 from heliosfs.core import cut as cuts
 from heliosfs.core import extent, namespace, oplog, pages, pathrestore, radix, recut, rename, versions
+from heliosfs.core.apply import apply
 from heliosfs.core.attributes import SetAttr, plan_remove_xattr, plan_set_attributes, plan_set_xattr
 from heliosfs.core.check import check
 from heliosfs.core.data import plan_read, plan_write
@@ -82,7 +83,7 @@ class CoreLab:
         self.log.append((record.KIND, body, place))
         decoded = oplog.decode(record.KIND, body)
         assert decoded == record
-        return self.engine.apply(record, place)
+        return apply(self.engine, record, place)
 
     def do(self, plan: Callable[..., Record | None], *args: Any, **more: Any) -> Any:
         record = plan(self.engine, *args, **more)
