@@ -59,7 +59,8 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     if not _guards:
         return (yield)
     marker = item.get_closest_marker("timeout")
-    limit_s = float(marker.args[0]) if marker and marker.args else float(item.config.getini("timeout") or 120)
+    asked = item.config.getoption("timeout") or item.config.getini("timeout") or 120
+    limit_s = float(marker.args[0] if marker and marker.args else asked)
     _guards[0].say(f"begin {max(limit_s - _MARGIN_S, limit_s / 2)}")
     try:
         return (yield)

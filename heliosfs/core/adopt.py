@@ -22,7 +22,7 @@ from heliosfs.core.imported import ImportedNode
 from heliosfs.core.inode import NO_XATTRS, Inode
 from heliosfs.core.oplog import Adopt
 from heliosfs.core.radix import Pages, Tree
-from heliosfs.core.versions import add_snapshot, log_event, prepared, swap, text_of
+from heliosfs.core.versions import add_snapshot, log_event, prepared, swap
 from heliosfs.core.view import State, View
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def apply_adopt(engine: Engine, record: Adopt, place: Placed) -> list[Difference
         "import",
         branch,
         record,
-        name=text_of(record.name),
+        name=record.name,
         id=str(branch.latest.id),
         changed=len(found),
         files=record.files,

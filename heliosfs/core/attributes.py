@@ -23,6 +23,9 @@ XATTR_REPLACE: Final = 2
 HIDDEN_XATTRS: Final = b"helios."
 """What begins so is kept in the record but is in no namespace of the kernel: never listed, never copied."""
 CAPABILITY: Final = b"security.capability"
+_NAME_SPACES: Final = (b"user.", b"trusted.", b"security.")
+_TIME_MAX_NS: Final = (1 << 63) - 1
+"""Times are kept in 64 bits: from 1677 to 2262."""
 
 
 class SetAttr(NamedTuple):
@@ -73,9 +76,14 @@ def plan_set_attributes(engine: Engine, view: ViewNo, ino: Ino, wanted: SetAttr,
         wanted.uid or 0,
         wanted.gid or 0,
         wanted.size or 0,
-        wanted.atime_ns or 0,
-        wanted.mtime_ns or 0,
+        _kept_time(wanted.atime_ns or 0),
+        _kept_time(wanted.mtime_ns or 0),
     )
+
+
+def _kept_time(time_ns: int) -> int:
+    """The nearest time that can be kept, as local filesystems do it. Source: utimensat(2)."""
+    return max(-_TIME_MAX_NS, min(time_ns, _TIME_MAX_NS))
 
 
 def apply_set_attributes(engine: Engine, record: SetAttributes, place: Placed) -> Inode:
@@ -130,18 +138,32 @@ def clear_privileges(inode: Inode) -> None:
         inode.xattrs = {name: value for name, value in inode.xattrs.items() if name != CAPABILITY}
 
 
+def check_xattr_name(name: bytes) -> None:
+    """The kernel passes on names that every local filesystem refuses.
+
+    Raises:
+        FsError: EOPNOTSUPP: no such name space; EINVAL: nothing behind its dot.
+    """
+    if name in _NAME_SPACES:
+        raise FsError(errno.EINVAL)
+    if not name.startswith(_NAME_SPACES) and name not in (acl.ACCESS, acl.DEFAULT):
+        raise FsError(errno.EOPNOTSUPP)
+
+
 def plan_set_xattr(
     engine: Engine, view: ViewNo, ino: Ino, name: bytes, value: bytes, flags: int, now_ns: int
 ) -> SetXattr:
     """Plan to set an extended attribute.
 
     Raises:
-        FsError: ERANGE (name), E2BIG (value), ENOSPC (1 MiB in all), EEXIST, ENODATA, EROFS, ESTALE.
+        FsError: ERANGE, EOPNOTSUPP, EINVAL (name), E2BIG (value), ENOSPC (1 MiB in all), EEXIST, ENODATA,
+            EROFS, ESTALE.
     """
     engine.writable(view)
     inode = engine.inode(view, ino)
     if not 0 < len(name) <= XATTR_NAME_MAX:
         raise FsError(errno.ERANGE)
+    check_xattr_name(name)
     if len(value) > XATTR_VALUE_MAX:
         raise FsError(errno.E2BIG)
     present = name in inode.xattrs
@@ -169,8 +191,9 @@ def apply_set_xattr(engine: Engine, record: SetXattr, place: Placed) -> Inode:
 
 
 def plan_remove_xattr(engine: Engine, view: ViewNo, ino: Ino, name: bytes, now_ns: int) -> RemoveXattr:
-    """Plan to remove an extended attribute. Raises FsError: ENODATA, EROFS, ESTALE."""
+    """Plan to remove an extended attribute. Raises FsError: ENODATA, EOPNOTSUPP, EINVAL, EROFS, ESTALE."""
     engine.writable(view)
+    check_xattr_name(name)
     if name not in engine.inode(view, ino).xattrs:
         raise FsError(errno.ENODATA)
     return RemoveXattr(view, ino, now_ns, name)

@@ -49,6 +49,8 @@ def _check_branch(engine: Engine, branch: BranchRef, where: str, wrong: list[str
     for name, snapshot in branch.snapshots.items():
         if snapshot.name != name or snapshot.branch != branch.id:
             wrong.append(f"{where}: snapshot {name!r} is misfiled")
+    if {s.id: s for s in branch.snapshots.values()} != branch.by_id:
+        wrong.append(f"{where}: snapshots by number are not those by name")
     if branch.latest is not None and branch.snapshots.get(branch.latest.name) is not branch.latest:
         wrong.append(f"{where}: latest names a snapshot that is gone")
     for name, child in branch.children.items():

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import immutables
 
+from heliosfs.core.events import Event
 from heliosfs.core.extent import ChunkRef, LogData
 from heliosfs.core.ids import BranchId, Ino, Lsn, PageId, SnapshotId
 from heliosfs.core.inode import Inode
@@ -64,7 +65,7 @@ class Cut:
     wanted: list[State]
     dropped_branches: list[BranchId]
     dropped_snapshots: list[tuple[BranchId, SnapshotId]]
-    events: list[dict[str, object]]
+    events: list[Event]
     next_ino: Ino
     next_view: int
     next_branch: BranchId

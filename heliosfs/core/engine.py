@@ -12,6 +12,7 @@ from typing import Protocol
 
 from heliosfs.core.diff import Difference
 from heliosfs.core.errors import FsError, StaleHandle
+from heliosfs.core.events import Event
 from heliosfs.core.ids import LEASE_INOS, ROOT_INO, BranchId, Ino, Lsn, SnapshotId, ViewNo
 from heliosfs.core.inode import Inode
 from heliosfs.core.oplog import Record
@@ -63,7 +64,7 @@ class Engine:
         self.next_branch = BranchId(1)
         self.last_ns = 0
         self.applied = Lsn(0)
-        self.events: list[dict[str, object]] = []
+        self.events: list[Event] = []
         self.prepared: tuple[Record, list[Difference]] | None = None
         self.touched_branches: set[Branch] = set()
         self.touched_snapshots: set[Snapshot] = set()

@@ -14,6 +14,7 @@ from heliosfs.core.adopt import first_free_lease
 from heliosfs.core.diff import Difference, differences
 from heliosfs.core.directory import Dentry
 from heliosfs.core.errors import FsError, NeedPages
+from heliosfs.core.events import text_of
 from heliosfs.core.ids import ROOT_INO, Ino, Lsn, PageId, ViewNo
 from heliosfs.core.inode import Inode
 from heliosfs.core.namespace import check_name
@@ -26,7 +27,6 @@ from heliosfs.core.versions import (
     live_branch,
     log_event,
     snapshot_by_id,
-    text_of,
 )
 from heliosfs.core.view import State, View
 
@@ -123,10 +123,10 @@ def apply_restore_path(engine: Engine, record: RestorePath, place: Placed) -> li
         "restore",
         branch,
         record,
-        name=text_of(snapshot.name),
+        name=snapshot.name,
         id=str(snapshot.id),
-        path=text_of(record.path),
-        safety=text_of(record.safety),
+        path=record.path,
+        safety=record.safety,
         changed=len(found),
     )
     return found

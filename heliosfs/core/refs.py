@@ -52,7 +52,7 @@ class Branch:
     """A writable tree with a name, its snapshots, and what is left of it in open files.
 
     Attributes:
-        snapshots: By name, oldest first.
+        snapshots: By name, oldest first; by_id: the same by number.
         latest: The snapshot that `latest` names, or None.
         orphans: Unlinked inodes that the kernel still knows (invariant 4); in no view's map.
         generations: Directories that came back by a restore: number -> FUSE entry generation.
@@ -60,6 +60,7 @@ class Branch:
     """
 
     __slots__ = (
+        "by_id",
         "children",
         "created_ns",
         "generations",
@@ -98,6 +99,7 @@ class Branch:
         self.created_ns = created_ns
         self.children: dict[bytes, Branch] = {}
         self.snapshots: dict[bytes, Snapshot] = {}
+        self.by_id: dict[SnapshotId, Snapshot] = {}
         self.latest: Snapshot | None = None
         self.orphans: dict[Ino, Inode] = {}
         self.generations: dict[Ino, int] = {}

@@ -6,12 +6,13 @@ Each is one record, so it is whole or absent. Must not know: who may do it (cont
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from heliosfs.core import oplog
 from heliosfs.core.diff import Difference, differences
 from heliosfs.core.errors import FsError, StaleHandle
-from heliosfs.core.ids import ROOT_INO, BranchId, Lsn, SnapshotId, ViewNo
+from heliosfs.core.events import Event, VersionRecord, text_of
+from heliosfs.core.ids import BranchId, Lsn, SnapshotId, ViewNo
 from heliosfs.core.oplog import (
     AssignView,
     Checkpoint,
@@ -55,38 +56,17 @@ def add_snapshot(
     id_ = SnapshotId(place.lsn + nth)
     snapshot = Snapshot(id_, branch.id, name, now_ns, kind, state, Lsn(place.end_lsn))
     branch.snapshots[name] = snapshot
+    branch.by_id[id_] = snapshot
     engine.touched_snapshots.add(snapshot)
     engine.touched_branches.add(branch)
     return snapshot
-
-
-class VersionRecord(Protocol):
-    """What every record of a versioning verb has."""
-
-    now_ns: int
-    uid: int
-    pid: int
 
 
 def log_event(
     engine: Engine, place: Placed, verb: str, branch: Branch, record: VersionRecord, **more: object
 ) -> None:
     """Add a line to the operation log."""
-    engine.events.append(
-        {
-            "lsn": place.lsn,
-            "time_ns": record.now_ns,
-            "verb": verb,
-            "branch": branch.path.decode("utf-8", "surrogateescape"),
-            "uid": record.uid,
-            "pid": record.pid,
-            **more,
-        }
-    )
-
-
-def text_of(name: bytes) -> str:
-    return name.decode("utf-8", "surrogateescape")
+    engine.events.append(Event(place.lsn, verb, branch, record, more))
 
 
 # --- checkpoint ----------------------------------------------------------------------------------------
@@ -117,7 +97,7 @@ def apply_checkpoint(engine: Engine, record: Checkpoint, place: Placed) -> Snaps
         "checkpoint",
         branch,
         record,
-        name=text_of(record.name),
+        name=record.name,
         id=str(snapshot.id),
         kind=oplog.SNAPSHOT_KINDS[record.kind],
     )
@@ -163,7 +143,7 @@ def apply_fork(engine: Engine, record: Fork, place: Placed) -> Branch:
         "branch",
         parent,
         record,
-        name=text_of(record.name),
+        name=record.name,
         id=str(branch.id),
         snapshot=record.snapshot or None,
     )
@@ -196,7 +176,7 @@ def apply_discard(engine: Engine, record: Discard, place: Placed) -> list[ViewNo
         "discard",
         branch.parent,
         record,
-        name=text_of(branch.name),
+        name=branch.name,
         id=str(branch.id),
     )
     return dead
@@ -231,9 +211,9 @@ def apply_restore(engine: Engine, record: Restore, place: Placed) -> list[Differ
         "restore",
         branch,
         record,
-        name=text_of(snapshot.name),
+        name=snapshot.name,
         id=str(snapshot.id),
-        safety=text_of(record.safety),
+        safety=record.safety,
         changed=len(found),
     )
     return found
@@ -256,8 +236,6 @@ def swap(engine: Engine, branch: Branch, state: State, found: list[Difference], 
             branch.orphans.pop(ino, None)
             if after.is_dir():
                 branch.generations[ino] = place.lsn
-    root = branch.head.get(ROOT_INO, engine.pages)
-    assert root is not None
     engine.touched_branches.add(branch)
 
 
@@ -265,11 +243,11 @@ def swap(engine: Engine, branch: Branch, state: State, found: list[Difference], 
 
 
 def snapshot_by_id(branch: Branch, id_: SnapshotId) -> Snapshot:
-    """A snapshot of the branch by its number. O(snapshots), newest first."""
-    for snapshot in reversed(branch.snapshots.values()):
-        if snapshot.id == id_:
-            return snapshot
-    raise StaleHandle("this snapshot is gone")
+    """A snapshot of the branch by its number. Raises StaleHandle. O(1)."""
+    snapshot = branch.by_id.get(id_)
+    if snapshot is None:
+        raise StaleHandle("this snapshot is gone")
+    return snapshot
 
 
 def plan_forget_snapshot(
@@ -285,6 +263,7 @@ def apply_forget_snapshot(engine: Engine, record: ForgetSnapshot, place: Placed)
     branch = engine.branches[record.view]
     snapshot = snapshot_by_id(branch, record.snapshot)
     del branch.snapshots[snapshot.name]
+    del branch.by_id[snapshot.id]
     if branch.latest is snapshot:
         branch.latest = branch.newest_asked()
     engine.touched_branches.add(branch)
@@ -294,7 +273,7 @@ def apply_forget_snapshot(engine: Engine, record: ForgetSnapshot, place: Placed)
         "snapshot rm",
         branch,
         record,
-        name=text_of(snapshot.name),
+        name=snapshot.name,
         id=str(snapshot.id),
     )
     return _drop_snapshot(engine, snapshot)
@@ -334,8 +313,8 @@ def apply_rename_snapshot(engine: Engine, record: RenameSnapshot, place: Placed)
         "snapshot mv",
         branch,
         record,
-        name=text_of(record.name),
-        old=text_of(old),
+        name=record.name,
+        old=old,
         id=str(snapshot.id),
     )
     return snapshot

@@ -209,9 +209,10 @@ class FileOperations(Door):
         return inode
 
     async def getxattr(self, node: NodeId, name: bytes) -> bytes:
-        """The value of an extended attribute. Raises FsError ENODATA."""
+        """The value of an extended attribute. Raises FsError ENODATA; EOPNOTSUPP, EINVAL: no such name."""
         value = (await self.getattr(node)).xattrs.get(name)
         if value is None:
+            attributes.check_xattr_name(name)
             raise FsError(errno.ENODATA)
         return value
 

@@ -30,7 +30,7 @@ class Observing(VersionOperations):
         Each has lsn, time_ns, verb, branch, name, id, uid, pid. O(limit), more where other branches' lines
         have to be passed over.
         """
-        waiting = [*self.persister.storing_events, *self.engine.events]
+        waiting = [event.line() for event in (*self.persister.storing_events, *self.engine.events)]
         if view is None:
             return [*refstore.events(self.db, limit), *waiting][-limit:] if limit > 0 else []
         path = self.engine.writable(view).path.decode("utf-8", "surrogateescape")

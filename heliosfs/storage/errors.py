@@ -94,3 +94,13 @@ class LogDamaged(Damaged):
         self.life = life
         self.offset = offset
         self.lsn = lsn
+
+
+class LifeReleased(LogDamaged):
+    """The log does not hold this life any more: everything in it was persisted (EIO, if it gets that far).
+
+    Whoever reads log data across an await may meet it, and finds the data under its chunks instead.
+    """
+
+    def __init__(self, life: int) -> None:
+        super().__init__(life, 0, Lsn(0), "released")

@@ -22,6 +22,7 @@ from heliosfs.core import extent, radix
 from heliosfs.core.cut import Cut
 from heliosfs.core.engine import Engine
 from heliosfs.core.errors import Damaged
+from heliosfs.core.events import Event
 from heliosfs.core.ids import BranchId, Ino, Lsn, PageId
 from heliosfs.core.inode import Inode
 from heliosfs.core.radix import Tree
@@ -74,7 +75,7 @@ class Persister:
         self._wanted = trio.Event()
         self.persisted = persisted
         self.failed: BaseException | None = None
-        self.storing_events: list[dict[str, object]] = []
+        self.storing_events: list[Event] = []
         self.cuts = 0
         self.last_seconds = 0.0
 

@@ -52,9 +52,7 @@ def commit_batch(cut: Cut, roots: dict[int, PageId], orphans: dict[BranchId, Pag
         snapshot = snapshot_cut.snapshot
         batch.put(_snapshot_key(snapshot.branch, snapshot.id), _dump(_snapshot_value(snapshot_cut, roots)))
     for event in cut.events:
-        lsn = event["lsn"]
-        assert isinstance(lsn, int)
-        batch.put(_EVENT + lsn.to_bytes(8, "big"), _dump(event))
+        batch.put(_EVENT + event.lsn.to_bytes(8, "big"), _dump(event.line()))
     head = {
         "position": cut.position,
         "next_ino": cut.next_ino,
@@ -198,6 +196,7 @@ def _load_snapshots(db: Rdict, engine: Engine) -> None:
             snapshot.view = ViewNo(value["view"])
             engine.snapshot_views[snapshot.view] = snapshot
         branch.snapshots[snapshot.name] = snapshot
+        branch.by_id[snapshot.id] = snapshot
 
 
 def _link_latest(db: Rdict, engine: Engine) -> None:
@@ -205,7 +204,7 @@ def _link_latest(db: Rdict, engine: Engine) -> None:
     for branch in engine.branches.values():
         wanted = latest[branch.id]
         if wanted:
-            branch.latest = next((s for s in branch.snapshots.values() if s.id == wanted), None)
+            branch.latest = branch.by_id.get(wanted)
 
 
 def _values(db: Rdict, prefix: bytes) -> Iterator[dict[str, Any]]:

@@ -194,6 +194,8 @@ def copy(site: Site) -> tuple[float, bool]:
 
 
 def remove(site: Site) -> tuple[float, bool]:
+    if not site.copy.is_dir():
+        raise OSError("there is no copy to remove")
     taken, _ = _timed(site, site.base, "rm", "-rf", site.copy)
     return taken, not site.copy.exists() and survey(site.tree, leave_out=".git")[0] == site.kit.tree.files
 

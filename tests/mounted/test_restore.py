@@ -111,6 +111,7 @@ def test_everything_about_a_file_changes_back(branch: Path, other: Starter) -> N
     assert (snapshot(branch, "v1") / "f").read_bytes() == b"one" * 5000
 
 
+@pytest.mark.xfail(strict=True, reason="a notification does not tell the kernel the new size: SIGBUS")
 def test_a_mapped_file_that_grows_back(branch: Path, other: Starter) -> None:
     """A mapping of a file that had been cut short."""
     (branch / "f").write_bytes(b"abc" * 10000)
@@ -123,6 +124,7 @@ def test_a_mapped_file_that_grows_back(branch: Path, other: Starter) -> None:
     assert reader.mread(mapped, 29997, 3) == b"abc"
 
 
+@pytest.mark.xfail(strict=True, reason="the kernel appends at the size that it remembers")
 @pytest.mark.parametrize("grows", [True, False])
 def test_appending_goes_on_at_the_restored_end(branch: Path, other: Starter, grows: bool) -> None:
     """A process that has a log open for appending and never asks for its size."""
@@ -159,6 +161,20 @@ def test_stores_through_a_mapping_before_the_restore_are_undone(branch: Path, ot
     writer.mwrite(mapped, 100, b"after")
     writer.msync(mapped)
     assert (branch / "f").read_bytes()[100:105] == b"after"
+
+
+@pytest.mark.xfail(strict=True, reason="dirty pages are written back over the restored content: see docs/posix.md")
+def test_unsynced_stores_do_not_come_back_over_the_restored_content(branch: Path, other: Starter) -> None:
+    """One byte stored and not synced before a restore must not bring a page of what was before it."""
+    (branch / "f").write_bytes(b"a" * 4096)
+    checkpoint(branch, b"v1")
+    (branch / "f").write_bytes(b"b" * 4096)
+    writer = other()
+    mapped = writer.map(branch / "f", 4096, writable=True)
+    writer.mwrite(mapped, 100, b"unsynced")
+    restore(branch, b"v1")
+    assert b"b" not in (branch / "f").read_bytes()
+    assert (branch / "f").read_bytes() == b"a" * 4096
 
 
 def test_negative_entries(branch: Path, other: Starter) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import trio
 
 from heliosfs.core.ids import Lsn
@@ -16,18 +18,24 @@ class GroupCommit:
         self._lock = trio.Lock()
 
     async def wait_durable(self, lsn: Lsn) -> None:
-        """Return when what ended at `lsn` survives power loss. Raises OSError when it cannot be made so."""
+        """Return when what ended at `lsn` (<= the log's end) survives power loss.
+
+        Raises:
+            OSError: It cannot be made so: the error of the sync, or EROFS for those who come after it.
+
+        However many wait: one sync that runs and one for all who came meanwhile.
+        """
+        assert lsn <= self._log.end, "nothing was appended there yet"
         while self._log.durable_lsn < lsn:
             async with self._lock:
                 if self._log.durable_lsn < lsn:
                     await trio.to_thread.run_sync(self._log.sync)
 
     async def run_interval(self, seconds: float) -> None:
-        """Sync what is not durable, every `seconds`; ends when the log has failed."""
+        """Sync what is not durable, every `seconds` (> 0); ends when the log has failed or is closed."""
         while self._log.failed is None:
             await trio.sleep(seconds)
             if self._log.durable_lsn < self._log.end:
-                try:
+                # Whoever waits for durability is told; and what passes, such as EMFILE, is tried again.
+                with contextlib.suppress(OSError):
                     await self.wait_durable(self._log.end)
-                except OSError:
-                    return

@@ -249,6 +249,9 @@ class _Replay:
         segment.end = offset + record.length
         self._search(segment)
         if segment.header.base + segment.end <= self._known:
+            # The replay goes on, so nothing is torn yet. Comes once: what is below the claim found isn't asked.
+            self._searched = False
+            self._recovery.torn_bytes = 0
             return True
         self._recovery.torn_bytes += record.length
         return False

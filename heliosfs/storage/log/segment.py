@@ -114,12 +114,13 @@ class SegmentFiles:
         """
         files: list[SegmentFile] = []
         try:
-            for entry in os.scandir(self.directory):
-                match = _NAME.match(entry.name)
+            for name in os.listdir(self.directory):
+                match = _NAME.match(name)
                 if match is None:
                     continue
-                fd = os.open(entry.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-                files.append(SegmentFile(int(match[1]), Path(entry.path), fd, 0))
+                path = self.directory / name
+                fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+                files.append(SegmentFile(int(match[1]), path, fd, 0))
                 files[-1].size = os.fstat(fd).st_size
         except OSError:
             for file in files:
@@ -212,8 +213,10 @@ class SegmentFiles:
             os.close(file.fd)
 
     def close(self) -> None:
-        """Close the spare files and the directory."""
+        """Close the spare files and the directory. Idempotent."""
         for file in self.spares:
             os.close(file.fd)
         self.spares.clear()
-        os.close(self.directory_fd)
+        if self.directory_fd >= 0:
+            os.close(self.directory_fd)
+            self.directory_fd = -1

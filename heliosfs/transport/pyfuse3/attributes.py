@@ -77,7 +77,6 @@ class AttributeHandlers(Handlers):
 
     async def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
         """Source: stat(2)."""
-        self.noted()
         node = self.root if inode == 1 else NodeId(inode)
         try:
             if is_control(node):
@@ -90,7 +89,6 @@ class AttributeHandlers(Handlers):
         self, inode: int, attr: EntryAttributes, fields: SetattrFields, fh: int | None, ctx: RequestContext
     ) -> EntryAttributes:
         """Source: chmod(2), chown(2), truncate(2), utimensat(2)."""
-        self.noted()
         node = self.root if inode == 1 else NodeId(inode)
         caller = caller_of(ctx)
         change = wanted(fields, attr)

@@ -28,7 +28,6 @@ class DataHandlers(Handlers):
         Raises:
             FUSEError: ESTALE; EROFS to write in a snapshot.
         """
-        self.noted()
         node = self.root if inode == 1 else NodeId(inode)
         try:
             if is_control(node):
@@ -49,7 +48,6 @@ class DataHandlers(Handlers):
 
     async def read(self, fh: int, off: int, size: int) -> bytes:
         """Source: pread(2)."""
-        self.noted()
         node = NodeId(fh)
         try:
             if is_control(node):
@@ -63,7 +61,6 @@ class DataHandlers(Handlers):
 
         A refused write-back of a mapping would stay visible, so the kernel forgets it.
         """
-        self.noted()
         node = NodeId(fh)
         if is_control(node):
             try:
@@ -94,7 +91,6 @@ class DataHandlers(Handlers):
 
     async def release(self, fh: int) -> None:
         """Handles hold nothing. (RELEASE has no errors.)"""
-        self.noted()
 
     async def fsync(self, fh: int, datasync: bool) -> None:
         """Source: fsync(2), fdatasync(2): the log holds both, so they are the same."""

@@ -34,7 +34,6 @@ class ListingHandlers(Handlers):
 
     async def opendir(self, inode: int, ctx: RequestContext) -> int:
         """Source: opendir(3). A directory that is gone says so at the first read."""
-        self.noted()
         node = self.root if inode == 1 else NodeId(inode)
         if is_control(node):
             try:
@@ -54,7 +53,6 @@ class ListingHandlers(Handlers):
         Entries of equal cookie may be told apart only by coming together: all but the last of them carry the
         cookie before theirs, so that a listing that was cut between them repeats some and loses none.
         """
-        self.noted()
         node = NodeId(fh)
         try:
             if is_control(node):

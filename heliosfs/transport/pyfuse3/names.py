@@ -29,7 +29,6 @@ class NameHandlers(Handlers):
 
         A tree's absent names are remembered by the kernel, `.helios` and what it holds never are.
         """
-        self.noted()
         parent = self.root if parent_inode == 1 else NodeId(parent_inode)
         if is_control(parent) or name == CONTROL_NAME:
             return await self._lookup_control(parent, name, ctx)
@@ -61,7 +60,6 @@ class NameHandlers(Handlers):
 
     async def readlink(self, inode: int, ctx: RequestContext) -> bytes:
         """Source: readlink(2)."""
-        self.noted()
         node = NodeId(inode)
         try:
             if is_control(node):
@@ -112,7 +110,6 @@ class NameHandlers(Handlers):
         rdev: int = 0,
         target: bytes | None = None,
     ) -> EntryAttributes:
-        self.noted()
         parent = self.root if parent_inode == 1 else NodeId(parent_inode)
         caller = caller_of(ctx)
         try:
@@ -142,7 +139,6 @@ class NameHandlers(Handlers):
 
     async def unlink(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
         """Source: unlink(2)."""
-        self.noted()
         parent = self.root if parent_inode == 1 else NodeId(parent_inode)
         try:
             if is_control(parent) or (name == CONTROL_NAME and self.control.names_root(parent, name)):
@@ -155,7 +151,6 @@ class NameHandlers(Handlers):
 
     async def rmdir(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
         """Source: rmdir(2)."""
-        self.noted()
         parent = self.root if parent_inode == 1 else NodeId(parent_inode)
         try:
             if is_control(parent) or (name == CONTROL_NAME and self.control.names_root(parent, name)):
@@ -176,7 +171,6 @@ class NameHandlers(Handlers):
         ctx: RequestContext,
     ) -> None:
         """Source: rename(2), renameat2(2)."""
-        self.noted()
         root = self.root
         parent = root if parent_inode_old == 1 else NodeId(parent_inode_old)
         new_parent = root if parent_inode_new == 1 else NodeId(parent_inode_new)

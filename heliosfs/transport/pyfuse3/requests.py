@@ -21,7 +21,6 @@ from heliosfs.filesystem.types import Caller
 from heliosfs.transport.errnos import errno_of
 from heliosfs.transport.invalidate import CacheInvalidator
 from heliosfs.transport.lookups import LookupTable
-from heliosfs.transport.pyfuse3.wakefulness import Wakefulness
 
 if TYPE_CHECKING:
     from heliosfs.control.tree import ControlTree
@@ -71,7 +70,6 @@ class Handlers(pyfuse3.Operations):
     Attributes:
         root: Node id of the mounted branch's root, which is 1 on the wire.
         openers: Who opened a control node that is known to the kernel: WRITE and READDIR don't say who asks.
-        noted: Every handler that programs wait for calls it first.
         initialised: Set when the kernel's INIT has arrived.
         dropping: Nodes whose pages are about to be dropped because a write was refused.
     """
@@ -98,8 +96,6 @@ class Handlers(pyfuse3.Operations):
         self.after_reply = after_reply
         self.nursery = nursery
         self.initialised = trio.Event()
-        self.wakefulness = Wakefulness()
-        self.noted = self.wakefulness.noted
         self.openers: dict[int, Caller] = {}
         self.dropping: set[NodeId] = set()
 

@@ -25,6 +25,7 @@ from heliosfs.transport import mounts
 from heliosfs.transport.errors import MountRefused
 from heliosfs.transport.invalidate import CacheInvalidator
 from heliosfs.transport.lookups import LookupTable
+from heliosfs.transport.pyfuse3 import pumping
 from heliosfs.transport.pyfuse3.operations import HeliosOperations
 from heliosfs.transport.pyfuse3.requests import AfterReply, DeferWork, is_control
 
@@ -84,7 +85,6 @@ class Pyfuse3Session:
             self._fs.invalidators.append(invalidator)
             try:
                 nursery.start_soon(self._tune, operations)
-                nursery.start_soon(operations.wakefulness.keep)
                 with trio.CancelScope() as self._serving:
                     task_status.started()
                     await pyfuse3.main(min_tasks=_MIN_TASKS, max_tasks=_MAX_TASKS)
@@ -114,6 +114,7 @@ class Pyfuse3Session:
             pyfuse3.terminate()
 
     def _mount(self, operations: HeliosOperations) -> None:
+        pumping.install()
         with _stderr_captured() as said:
             try:
                 pyfuse3.init(operations, os.fspath(self._mountpoint), self._options)

@@ -181,7 +181,7 @@ def test_a_failed_cut_is_done_again_and_forgets_nothing(lab: CoreLab) -> None:
     cut = cuts.begin(lab.engine, Lsn(lab.end))
     lab.do(versions.plan_discard, child, 0, 0, lab.now())
     cuts.undo(lab.engine, cut)
-    events = [event["verb"] for event in lab.engine.events]
+    events = [event.verb for event in lab.engine.events]
     assert events == ["checkpoint", "branch", "discard"]
     roots = lab.cut()
     assert roots

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from heliosfs.core.ids import Lsn
-from heliosfs.storage.errors import LogDamaged
+from heliosfs.storage.errors import LifeReleased, LogDamaged
 from heliosfs.storage.log import Log, Place
 from heliosfs.storage.log.oscalls import Bytes, OsCalls
 
@@ -34,11 +34,12 @@ def open_log(directory: Path, calls: OsCalls | None = None, start: int = 0, seen
     )
 
 
-def replay(directory: Path) -> Seen:
+def replay(directory: Path, start: int = 0) -> Seen:
     """What a recovery would find now. In a copy: opening a log ends the life that another appends to."""
     seen: Seen = []
     with TemporaryDirectory() as copy:
-        open_log(Path(shutil.copytree(directory, copy, dirs_exist_ok=True)), seen=seen).close()
+        copied = Path(shutil.copytree(directory, copy, dirs_exist_ok=True))
+        open_log(copied, start=start, seen=seen).close()
     return seen
 
 
@@ -153,11 +154,47 @@ def test_failed_header_of_a_new_life_costs_nothing(
         while True:
             log.append(1, b"x" * 1000)
             count += 1
-    # Small ones still fit; the life goes on behind the header that failed.
-    log.append(2, b"")
+    end = log.end
+    # A small one would fit into the old life, but behind the end that the failed header gives it.
+    with pytest.raises(OSError, match="injected"):
+        log.append(2, b"")
+    assert log.end == end
+    assert [kind for kind, _, _ in replay(tmp_path)] == [1] * count
     calls.begin_life = os.pwrite
-    log.append(3, b"x" * 1000)
-    assert [kind for kind, _, _ in replay(tmp_path)] == [1] * count + [2, 3]
+    log.append(3, b"")
+    assert [kind for kind, _, _ in replay(tmp_path)] == [1] * count + [3]
+    log.append(4, b"x" * 1000)
+    assert [kind for kind, _, _ in replay(tmp_path)] == [1] * count + [3, 4]
+
+
+def test_short_header_of_a_new_life_is_an_error(log: Log, calls: OsCalls) -> None:
+    calls.begin_life = lambda fd, block, offset: os.pwrite(fd, block[:512], offset)
+    with pytest.raises(OSError, match="short write of a segment header") as caught:
+        while True:
+            log.append(1, b"x" * 1000)
+    assert caught.value.errno == errno.EIO
+
+
+def test_record_that_fails_in_a_fresh_life_leaves_that_life_usable(
+    log: Log, calls: OsCalls, tmp_path: Path
+) -> None:
+    first = log.current_life
+    count = 0
+
+    def fail_in_second_life(fd: int, buffers: Sequence[Bytes], offset: int) -> int:
+        if log.current_life != first and len(buffers) > 1:
+            raise OSError(errno.ENOSPC, "injected")
+        return os.pwritev(fd, buffers, offset)
+
+    calls.append = fail_in_second_life
+    with pytest.raises(OSError, match="injected"):
+        while True:
+            log.append(1, b"x" * 1000)
+            count += 1
+    assert [kind for kind, _, _ in replay(tmp_path)] == [1] * count
+    calls.append = os.pwritev
+    log.append(2, b"")
+    assert [kind for kind, _, _ in replay(tmp_path)] == [1] * count + [2]
 
 
 def test_failed_seal_costs_nothing(log: Log, calls: OsCalls, tmp_path: Path) -> None:
@@ -202,6 +239,56 @@ def test_reads_are_verified_block_by_block(log: Log) -> None:
         assert (caught.value.life, caught.value.errno) == (place.life, errno.EIO)
 
 
+def test_unreadable_and_missing_bytes_are_damage(log: Log, calls: OsCalls) -> None:
+    place = log.append(1, b"", bytes(100))
+
+    def fail(fd: int, length: int, offset: int) -> bytes:
+        raise OSError(errno.EIO, "injected")
+
+    for broken in (fail, lambda fd, length, offset: os.pread(fd, length - 1, offset)):
+        calls.read = broken
+        with pytest.raises(LogDamaged) as caught:
+            log.read_blocks(place.life, place.offset, 100, place.sums, 3, 5)
+        assert (caught.value.errno, caught.value.offset) == (errno.EIO, place.offset)
+        assert caught.value.lsn == place.end_lsn - 100
+
+
+def test_life_that_was_released_is_said_to_be(log: Log) -> None:
+    place = log.append(1, b"", bytes(100))
+    while log.current_life == place.life:
+        log.append(1, b"", bytes(5000))
+    log.sync()
+    log.release(log.end)
+    for access in (
+        lambda: log.read_blocks(place.life, place.offset, 100, place.sums, 0, 100),
+        lambda: log.read(place.life, place.offset, 100),
+        lambda: log.locate(place.life),
+        lambda: log.pin(place.life),
+    ):
+        with pytest.raises(LifeReleased) as caught:
+            access()
+        assert (caught.value.life, caught.value.errno) == (place.life, errno.EIO)
+
+
+def test_closed_log_refuses_and_touches_no_descriptor(tmp_path: Path) -> None:
+    log = open_log(tmp_path)
+    place = log.append(1, b"", bytes(100))
+    log.pin(place.life)
+    log.close()
+    other = os.open(tmp_path / "other", os.O_RDWR | os.O_CREAT)
+    try:
+        for _ in range(8):
+            with pytest.raises(OSError, match="closed"):
+                log.append(1, b"", bytes(100))
+        with pytest.raises(OSError, match="closed"):
+            log.sync()
+        log.unpin(place.life)
+        log.close()
+        assert os.fstat(other).st_size == 0
+    finally:
+        os.close(other)
+
+
 def test_release_frees_what_nobody_pins_and_files_are_used_again(log: Log, tmp_path: Path) -> None:
     places = [log.append(1, b"", bytes([n]) * 5000) for n in range(60)]
     lives = sorted({place.life for place in places})
@@ -228,3 +315,36 @@ def test_budget_is_exceeded_by_what_is_not_released(log: Log) -> None:
     log.sync()
     log.release(log.end)
     assert not log.over_budget
+
+
+def test_current_life_alone_is_never_over_budget(log: Log) -> None:
+    """No release can free it, so whoever waited for room would wait for ever."""
+    log.budget_bytes = 1
+    life = log.current_life
+    while log.current_life == life:
+        assert not log.over_budget
+        log.append(1, b"", bytes(5000))
+    assert log.over_budget
+    log.sync()
+    log.release(log.end)
+    assert not log.over_budget
+
+
+def test_files_that_cannot_be_removed_do_no_harm(log: Log, calls: OsCalls, tmp_path: Path) -> None:
+    def fail(path: str) -> None:
+        raise OSError(errno.EACCES, "injected")
+
+    for n in range(60):
+        log.append(1, b"", bytes([n]) * 5000)
+    calls.unlink = fail
+    log.sync()
+    names = {path.name for path in tmp_path.iterdir()}
+    start = log.end
+    log.release(start)
+    assert log.used_bytes == SEGMENT
+    assert {path.name for path in tmp_path.iterdir()} == names
+    # Their names are taken: new files get others.
+    for _ in range(60):
+        log.append(2, b"", bytes(5000))
+    assert {path.name for path in tmp_path.iterdir()} > names
+    assert {kind for kind, _, _ in replay(tmp_path, start)} == {2}

@@ -90,6 +90,60 @@ def test_tail_of_a_life_that_is_sealed_while_a_sync_runs_is_synced_by_the_next(l
     assert log.durable_lsn == log.end
 
 
+class LockWithVisitor:
+    """Calls `visitor` right after each time it is given back: where another thread could come in."""
+
+    def __init__(self, visitor: Callable[[], object]) -> None:
+        self.lock = threading.Lock()
+        self.visitor = visitor
+        self.visiting = False
+
+    def __enter__(self) -> None:
+        self.lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.lock.release()
+        if not self.visiting:
+            self.visiting = True
+            self.visitor()
+            self.visiting = False
+
+
+def test_sync_in_the_midst_of_a_roll_leaves_the_new_life_to_the_next(log: Log, calls: OsCalls) -> None:
+    log.append(1, b"before")
+    log._lock = LockWithVisitor(log.sync)  # type: ignore[assignment]
+    fill_life(log)
+    log._lock = threading.Lock()
+    synced: list[int] = []
+    calls.sync = record_inodes(synced, lambda: None)
+    log.sync()
+    assert log.locate(log.current_life)[0].stat().st_ino in synced
+
+
+def test_no_descriptor_to_spare_is_not_a_failed_sync(
+    log: Log, calls: OsCalls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill_life(log)
+    left = [1]
+
+    def dup(fd: int) -> int:
+        if not left:
+            raise OSError(errno.EMFILE, "injected")
+        left.pop()
+        return duplicate(fd)
+
+    duplicate = os.dup
+    before = len(os.listdir("/proc/self/fd"))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "dup", dup)
+        with pytest.raises(OSError, match="injected"):
+            log.sync()
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert log.failed is None
+    log.sync()
+    assert log.durable_lsn == log.end
+
+
 def test_life_released_while_a_sync_runs_does_not_pull_the_descriptor_away(log: Log, calls: OsCalls) -> None:
     for _ in range(8):
         fill_life(log)
@@ -258,3 +312,27 @@ async def test_interval_ends_when_the_log_has_failed(log: Log, calls: OsCalls) -
     with trio.fail_after(DEADLINE_S):
         await GroupCommit(log).run_interval(0.001)
     assert log.failed is not None
+
+
+async def test_interval_outlives_an_error_that_passes(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused: list[int] = []
+    duplicate = os.dup
+
+    def dup(fd: int) -> int:
+        if len(refused) < 3:
+            refused.append(fd)
+            raise OSError(errno.EMFILE, "injected")
+        return duplicate(fd)
+
+    monkeypatch.setattr(os, "dup", dup)
+    place = log.append(1, b"")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(GroupCommit(log).run_interval, 0.001)
+        await wait_until(lambda: log.durable_lsn >= place.end_lsn)
+        nursery.cancel_scope.cancel()
+    assert len(refused) == 3
+
+
+async def test_nobody_waits_for_what_was_not_appended(log: Log) -> None:
+    with pytest.raises(AssertionError):
+        await GroupCommit(log).wait_durable(Lsn(log.end + 1))
