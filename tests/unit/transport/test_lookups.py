@@ -52,3 +52,16 @@ def test_drain_empties_the_table() -> None:
     assert sorted(table.drain()) == [A, B]
     assert len(table) == 0
     assert table.drain() == []
+
+
+def test_counts_above_a_byte_are_kept() -> None:
+    table = LookupTable()
+    for _ in range(600):
+        table.add(A)
+    assert len(table) == 1
+    assert not table.forget(A, 300)
+    assert not table.forget(A, 299)
+    assert table.knows(A)
+    assert table.forget(A, 1)
+    assert len(table) == 0
+    assert table.forget(A, 1)
