@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 XATTR_NAME_MAX: Final = 255
 XATTR_VALUE_MAX: Final = 65536
-XATTR_TOTAL_MAX: Final = 1 << 20
+XATTR_TOTAL_MAX: Final = 1 << 17
+"""Bytes of names and values of one inode: 64 neighbours must fit a page's frame (16 MiB)."""
 XATTR_CREATE: Final = 1
 XATTR_REPLACE: Final = 2
 HIDDEN_XATTRS: Final = b"helios."
@@ -156,7 +157,7 @@ def plan_set_xattr(
     """Plan to set an extended attribute.
 
     Raises:
-        FsError: ERANGE, EOPNOTSUPP, EINVAL (name), E2BIG (value), ENOSPC (1 MiB in all), EEXIST, ENODATA,
+        FsError: ERANGE, EOPNOTSUPP, EINVAL (name), E2BIG (value), ENOSPC (128 KiB in all), EEXIST, ENODATA,
             EROFS, ESTALE.
     """
     engine.writable(view)

@@ -23,6 +23,7 @@ class Change(NamedTuple):
         data: Its pages too, not its attributes alone.
         names: Entries of this directory that lead elsewhere now, or nowhere.
         gone: The inode has left the view.
+        grown: New size of a regular file that was shorter, else 0.
     """
 
     view: ViewNo
@@ -30,6 +31,7 @@ class Change(NamedTuple):
     data: bool
     names: tuple[bytes, ...]
     gone: bool = False
+    grown: int = 0
 
 
 def differences(old: View | State, new: View | State, pages: Pages) -> Iterator[Difference]:
@@ -81,5 +83,15 @@ def kernel_changes(view: ViewNo, found: list[Difference], pages: Pages) -> list[
             changes.append(Change(view, ino, False, names))
         else:
             data = before.tree is not after.tree or before.size != after.size
-            changes.append(Change(view, ino, data, ()))
+            grown = after.size if after.is_file() and after.size > before.size else 0
+            changes.append(Change(view, ino, data, (), grown=grown))
     return changes
+
+
+def content_changes(view: ViewNo, found: list[Difference]) -> list[Change]:
+    """Files that are about to get other content: what is dirty in a mapping must be written back first."""
+    return [
+        Change(view, ino, True, ())
+        for ino, before, after in found
+        if before is not None and before.is_file() and after is not None and before.tree is not after.tree
+    ]

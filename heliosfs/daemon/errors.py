@@ -13,6 +13,7 @@ from heliosfs.storage.errors import StoreAbsent, StoreDamaged, StoreError, Store
 from heliosfs.transport.errors import MountRefused
 
 FAILED: Final = 1
+CONFLICT: Final = 3
 NO_STORE: Final = 10
 LOCKED: Final = 11
 DAMAGED: Final = 12
@@ -32,9 +33,8 @@ class DaemonError(Exception):
     """It did not start, or did not stop.
 
     Attributes:
-        exit_code: What the command exits with: 1, 10 (no store), 11 (locked), 12 (damaged), 13 (newer
-        version) or
-            14 (FUSE not available).
+        exit_code: What the command exits with: 1, 3 (busy), 10 (no store), 11 (locked), 12 (damaged),
+            13 (newer version) or 14 (FUSE not available).
         message: One line: what, and what to do.
     """
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
-from heliosfs.daemon.errors import FAILED, NO_FUSE, DaemonError
+from heliosfs.daemon.errors import CONFLICT, FAILED, NO_FUSE, DaemonError
 from heliosfs.transport.mounts import FILESYSTEM_TYPE, Mount, mount_at, unmount_once
 
 _ANSWER_S: Final = 5.0
@@ -79,8 +79,8 @@ def unmount(mountpoint: Path, *, lazy: bool = False, timeout_s: float = 60.0) ->
         timeout_s: How long to wait for the daemon; its last cut may take a while.
 
     Raises:
-        DaemonError: Exit 1: not a mount of ours, busy (the message says who holds it), no permission, or the
-            daemon is still at work after `timeout_s`.
+        DaemonError: Exit 3: busy (the message says who holds it). Exit 1: not a mount of ours, no permission,
+            or the daemon is still at work after `timeout_s`.
     """
     path = Path(os.path.realpath(mountpoint))
     mount = mount_at(path)
@@ -90,7 +90,7 @@ def unmount(mountpoint: Path, *, lazy: bool = False, timeout_s: float = 60.0) ->
     try:
         trouble = unmount_once(path, lazy=lazy)
         if trouble is not None:
-            raise DaemonError(FAILED, _unmount_refusal(path, trouble))
+            raise DaemonError(CONFLICT if "busy" in trouble else FAILED, _unmount_refusal(path, trouble))
         if process is not None and not lazy and not _wait_gone(process, timeout_s):
             waited = f"{timeout_s:.0f} s"
             raise DaemonError(FAILED, f"{path} is unmounted, but its daemon still writes after {waited}")

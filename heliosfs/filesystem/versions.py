@@ -14,7 +14,7 @@ from typing import Final
 from blake3 import blake3
 
 from heliosfs.core import oplog, pathrestore, versions
-from heliosfs.core.diff import Change, kernel_changes
+from heliosfs.core.diff import Change, content_changes, kernel_changes
 from heliosfs.core.errors import FsError, StaleHandle
 from heliosfs.core.ids import (
     ROOT_INO,
@@ -79,11 +79,21 @@ class VersionOperations(FileOperations):
     async def restore(self, view: ViewNo, snapshot: bytes, caller: Caller) -> Outcome:
         """Make the branch what a snapshot of it holds; what it was is kept as a snapshot first.
 
+        Kernels write back their dirty pages of the files concerned before, so that they are in that snapshot
+        and do not come back over the restored content.
+
         O(differences). Coherent once `changes` are published. Raises FsError ENOENT.
         """
         record = await self.planned(
             versions.plan_restore, self.engine, view, snapshot, caller.uid, caller.pid, self.now()
         )
+        if self.invalidators and self.engine.prepared is not None:
+            dirty = content_changes(view, self.engine.prepared[1])
+            if dirty:
+                await self.publish(dirty)
+                record = await self.planned(
+                    versions.plan_restore, self.engine, view, snapshot, caller.uid, caller.pid, self.now()
+                )
         found = self.carry_out(record)
         outcome = self._outcome("restore", str(record.snapshot), None, record.now_ns)
         latest = self.engine.branches[view].latest

@@ -18,6 +18,7 @@ from cas.index import ChunkIndex
 from cas.packs import PackReader
 from heliosfs.core.errors import Damaged
 from heliosfs.core.extent import ChunkRef, LogData, Piece, locate
+from heliosfs.storage.errors import LifeReleased
 from heliosfs.storage.log import Log
 
 _INLINE_CHUNKS: Final = 3
@@ -53,6 +54,14 @@ class Reader:
                     if piece.length == len(data):
                         return data
                     return data[piece.start : piece.start + piece.length]
+        while True:
+            try:
+                return await self._read_parts(plan)
+            except LifeReleased:
+                # A cut was committed while this read waited for something: its log data are chunks by now.
+                continue
+
+    async def _read_parts(self, plan: Sequence[Piece]) -> bytes:
         parts: list[tuple[LogData | ChunkRef | None, int, int]] = []
         for piece in plan:
             if piece.source is None:

@@ -79,7 +79,7 @@ def load(db: Rdict, engine: Engine) -> Stored | None:
         orphans = _load_branches(db, engine)
         _load_snapshots(db, engine)
         _link_latest(db, engine)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Damaged("refs", f"the refs of the store are damaged: {error!r}") from error
     return Stored(position, orphans)
 

@@ -44,7 +44,14 @@ class InvalEntry(NamedTuple):
     name: bytes
 
 
-Notification: TypeAlias = InvalInode | InvalEntry
+class GrowInode(NamedTuple):
+    """Learn that a file is longer: forgetting attributes alone leaves mappings and appends at the old end."""
+
+    node: int
+    size: int
+
+
+Notification: TypeAlias = InvalInode | InvalEntry | GrowInode
 
 
 class Notifier(Protocol):
@@ -56,6 +63,9 @@ class Notifier(Protocol):
     def entry(self, parent: int, name: bytes) -> None:
         """Raises OSError; ENOENT if the kernel does not know the directory or the name."""
 
+    def grow(self, node: int, size: int) -> None:
+        """Extend the kernel's idea of a file to `size` > 0 bytes; its pages are forgotten afterwards."""
+
 
 def plan_notifications(changes: Iterable[Change], lookups: LookupTable, root: NodeId) -> list[Notification]:
     """The notifications that make the kernel forget these changes, and nothing else.
@@ -66,10 +76,12 @@ def plan_notifications(changes: Iterable[Change], lookups: LookupTable, root: No
         root: The mounted branch's root, which is node 1 on the wire.
 
     Returns:
-        Entries first (a walk that starts now asks again), then inodes, each at most once. Pure. O(changes).
+        Entries first (a walk that starts now asks again), then new sizes, then inodes, each at most once. Pure.
+        O(changes).
     """
     entries: dict[InvalEntry, None] = {}
     inodes: dict[int, bool] = {}
+    grown: dict[int, int] = {}
     knows = lookups.knows
     for change in changes:
         if change.ino == 0:
@@ -89,7 +101,10 @@ def plan_notifications(changes: Iterable[Change], lookups: LookupTable, root: No
         for name in change.names:
             entries[InvalEntry(wire, name)] = None
         inodes[wire] = inodes.get(wire, False) or change.data or change.gone
-    return [*entries, *(InvalInode(wire, data) for wire, data in inodes.items())]
+        if change.grown:
+            grown[wire] = change.grown
+    sizes = (GrowInode(wire, size) for wire, size in grown.items())
+    return [*entries, *sizes, *(InvalInode(wire, data) for wire, data in inodes.items())]
 
 
 class CacheInvalidator:
@@ -174,6 +189,8 @@ class CacheInvalidator:
             try:
                 if isinstance(notification, InvalInode):
                     notify_inode(notification.node, notification.data)
+                elif isinstance(notification, GrowInode):
+                    self._notifier.grow(notification.node, notification.size)
                 else:
                     notify_entry(notification.parent, notification.name)
             except OSError as error:

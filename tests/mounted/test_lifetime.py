@@ -119,7 +119,8 @@ def test_a_dead_mount_is_recovered(fresh: MountedStore) -> None:
     fresh.kill_daemon()
     with pytest.raises(OSError) as raised:
         os.listdir(fresh.point)
-    assert raised.value.errno == errno.ENOTCONN
+    # The second while the dead process is still being taken apart.
+    assert raised.value.errno in (errno.ENOTCONN, errno.ECONNABORTED)
     fresh.mount()
     assert (fresh.point / "f").read_bytes() == b"x"
     fresh.kill_daemon()
@@ -155,14 +156,13 @@ def test_unlinked_open_files_end_with_the_mount(fresh: MountedStore) -> None:
     with pytest.raises(OSError) as raised:
         # FLUSH has nobody to go to; the descriptor is closed all the same.
         os.close(descriptor)
-    assert raised.value.errno == errno.ENOTCONN
+    assert raised.value.errno in (errno.ENOTCONN, errno.ECONNABORTED)
     fresh.mount()
     assert os.listdir(fresh.point) == []
     fresh.unmount()
     assert fresh.check() == []
 
 
-@pytest.mark.xfail(strict=True, reason="exits 1; docs/cli.md says 3")
 def test_unmounting_a_busy_mount_is_refused(fresh: MountedStore, other: Callable[..., OtherProcess]) -> None:
     """Exit 3, the mount goes on."""
     process = other(cwd=fresh.point)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
+import mmap
 import os
 from pathlib import Path
 
@@ -79,8 +81,6 @@ def test_o_direct(branch: Path) -> None:
     except OSError as error:
         assert error.errno == errno.EINVAL
         return
-    import mmap
-
     with mmap.mmap(-1, 8192) as buffer:
         assert os.readv(descriptor, [buffer]) == 8192
         assert buffer[:] == b"d" * 8192
@@ -173,8 +173,6 @@ def test_names_of_every_byte(branch: Path) -> None:
 
 def test_ioctl(opened: int) -> None:
     """ENOTTY, as for every unknown one."""
-    import fcntl
-
     with pytest.raises(OSError) as raised:
         fcntl.ioctl(opened, 0x80086601)
     assert raised.value.errno in (errno.ENOTTY, errno.ENOSYS, errno.EOPNOTSUPP)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -204,16 +205,9 @@ def test_cp_mv_and_others(branch: Path, scratch: Path) -> None:
     """coreutils on a tree of every kind."""
     (branch / "tree").mkdir()
     fill(branch / "tree")
-    shell(
-        "cp -a tree copy; diff -r --no-dereference -x null -x fifo tree copy; mv copy moved; cp -al tree links",
-        branch,
-    )
-    assert (
-        signature(branch / "moved")
-        == signature(branch / "tree")
-        | {path: found for path, found in signature(branch / "moved").items() if path in (b"",)}
-        or signature(branch / "moved").keys() == signature(branch / "tree").keys()
-    )
+    shell("cp -a tree copy; diff -r --no-dereference -x null -x fifo tree copy; mv copy moved", branch)
+    assert signature(branch / "moved") == signature(branch / "tree")
+    shell("cp -al tree links", branch)
     shell(f"mv tree {scratch}/out; mv {scratch}/out back; rm -rf moved links", branch)
     assert sorted(os.listdir(branch)) == ["back"]
     shell("find back -type f -exec sha256sum {} + | sha256sum; du -s back; df .; sync; sync -f .", branch)
@@ -247,8 +241,6 @@ def test_compiling_and_running(branch: Path) -> None:
 def test_a_running_program_cannot_be_written(branch: Path) -> None:
     """ETXTBSY, as Linux gives it; replaced by rename it can be."""
     shutil.copy("/bin/sleep", branch / "sleep")
-    import subprocess
-
     process = subprocess.Popen([branch / "sleep", "60"])
     try:
         wait_until(lambda: os.readlink(f"/proc/{process.pid}/exe").endswith("/sleep"), "the program to run")
@@ -310,6 +302,8 @@ def test_python_on_the_mount(branch: Path) -> None:
         words = (sys.executable, "-c", "import package; print(package.VALUE)")
         assert run(*words, cwd=branch, env={"PYTHONDONTWRITEBYTECODE": ""}).stdout == "1\n"
     assert list((branch / "package/__pycache__").iterdir())
-    script = "import tempfile; f = tempfile.TemporaryFile(dir='.'); f.write(b'x' * 100000); f.seek(0); print(len(f.read()))"
-    assert run(sys.executable, "-c", script, cwd=branch).stdout == "100000\n"
+    script = (
+        "import tempfile as t; f = t.TemporaryFile(dir='.'); f.write(b'x' * 9**5); f.seek(0); print(len(f.read()))"
+    )
+    assert run(sys.executable, "-c", script, cwd=branch).stdout == "59049\n"
     assert sorted(os.listdir(branch)) == ["package"]

@@ -37,7 +37,7 @@ class Disk:
         self.calls = OsCalls(
             append=self.append,
             cancel=self.write,
-            begin_life=self.write,
+            begin_life=self.begin_life,
             sync=self.sync,
             sync_directory=self.sync_directory,
             preallocate=self.preallocate,
@@ -45,6 +45,7 @@ class Disk:
         self.before: dict[int, dict[int, bytes]] = {}
         self.new: set[int] = set()
         self.fail = ""
+        self.fail_roll = ""
 
     def append(self, fd: int, buffers: Sequence[Bytes], offset: int) -> int:
         data = b"".join(bytes(buffer) for buffer in buffers)
@@ -63,10 +64,20 @@ class Disk:
                 before[at] = os.pread(fd, SECTOR, at)
         return os.pwrite(fd, data, offset)
 
+    def begin_life(self, fd: int, block: bytes, offset: int) -> int:
+        if self.fail_roll == "header lost":
+            raise OSError(errno.EIO, "injected")
+        written = self.write(fd, block, offset)
+        if self.fail_roll == "header written":
+            raise OSError(errno.EIO, "injected")
+        return written
+
     def sync(self, fd: int) -> None:
         self.before.pop(os.fstat(fd).st_ino, None)
 
     def preallocate(self, fd: int, offset: int, length: int) -> None:
+        if self.fail_roll == "disk full":
+            raise OSError(errno.ENOSPC, "injected")
         os.posix_fallocate(fd, offset, length)
         self.new.add(os.fstat(fd).st_ino)
 
@@ -137,6 +148,20 @@ class LogMachine(RuleBasedStateMachine):
         with pytest.raises(OSError, match=r"short|injected"):
             self.log.append(9, b"must never be seen", self.payload(payload))
         assert self.log.end >= end
+
+    @rule(
+        how=st.sampled_from(("header lost", "header written", "disk full")),
+        payloads=st.lists(st.sampled_from((0, 100, 3000, 6000)), min_size=2, max_size=6),
+    )
+    def append_while_no_life_can_begin(self, how: str, payloads: list[int]) -> None:
+        """What is acknowledged counts, also behind an append that failed; what failed does not."""
+        self.disk.fail_roll = how
+        for payload in payloads:
+            try:
+                self.append(20, payload, 1)
+            except OSError as error:
+                assert str(error).endswith("injected")
+        self.disk.fail_roll = ""
 
     @rule()
     def sync(self) -> None:
@@ -241,6 +266,6 @@ class LogMachine(RuleBasedStateMachine):
 
 
 LogMachine.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 TestLog = LogMachine.TestCase

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -179,7 +180,8 @@ class SegmentFiles:
                 pass
             else:
                 self._numbers.discard(file.number)
-            os.close(file.fd)
+            # Closing frees the blocks, which takes milliseconds: not on the appending thread.
+            threading.Thread(target=os.close, args=(file.fd,), name="close segment").start()
             return
         self.spares.append(file)
 

@@ -18,9 +18,17 @@ _EMPTY: Final = SetAttr(size=0)
 _UNKNOWN: Final = Caller(0, 0)
 """WRITE does not say who asks; the kernel has checked him at open(2)."""
 
+_APPENDING: Final = 1 << 63
+_NODE: Final = _APPENDING - 1
+
+
+def handle_of(node: NodeId, flags: int) -> int:
+    """The handle of an open file: its node id, and whether it was opened with O_APPEND."""
+    return node | _APPENDING if flags & os.O_APPEND else node
+
 
 class DataHandlers(Handlers):
-    """Handles are node ids; a handle outlives nothing and holds nothing."""
+    """Handles are node ids (`handle_of`); a handle outlives nothing and holds nothing."""
 
     async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
         """Open a file or a control file. O_TRUNC is part of it (ATOMIC_O_TRUNC). Source: open(2).
@@ -40,15 +48,15 @@ class DataHandlers(Handlers):
                     raise FsError(errno.EROFS)
                 if flags & os.O_TRUNC:
                     await self.fs.setattr(node, _EMPTY, caller_of(ctx))
-                    return FileInfo(node)
+                    return FileInfo(handle_of(node, flags))
             await self.fs.getattr(node)
         except Exception as error:
             raise self.refusal("open", node, error) from None
-        return FileInfo(node)
+        return FileInfo(handle_of(node, flags))
 
     async def read(self, fh: int, off: int, size: int) -> bytes:
         """Source: pread(2)."""
-        node = NodeId(fh)
+        node = NodeId(fh & _NODE)
         try:
             if is_control(node):
                 return await self.control.read(node, off, size)
@@ -61,7 +69,7 @@ class DataHandlers(Handlers):
 
         A refused write-back of a mapping would stay visible, so the kernel forgets it.
         """
-        node = NodeId(fh)
+        node = NodeId(fh & _NODE)
         if is_control(node):
             try:
                 written = await self.control.write(node, off, buf, self.openers.get(node, _UNKNOWN))
@@ -70,6 +78,9 @@ class DataHandlers(Handlers):
             except Exception as error:
                 raise self.refusal("write", node, error) from None
         try:
+            if fh & _APPENDING:
+                # After a restore made the file shorter the kernel appends at the end that it remembers.
+                off = min(off, (await self.fs.getattr(node)).size)
             return await self.fs.write(node, off, buf, _UNKNOWN)
         except Exception as error:
             refusal = self.refusal("write", node, error)
@@ -101,7 +112,7 @@ class DataHandlers(Handlers):
         await self._sync("fsyncdir", fh)
 
     async def _sync(self, operation: str, fh: int) -> None:
-        node = NodeId(fh)
+        node = NodeId(fh & _NODE)
         if is_control(node):
             return
         try:

@@ -14,6 +14,7 @@ from heliosfs.core.errors import Damaged, FsError
 from heliosfs.core.ids import NodeId
 from heliosfs.filesystem.types import Entry
 from heliosfs.transport.pyfuse3.attributes import FOREVER_S, absent_reply, attributes_reply, entry_reply
+from heliosfs.transport.pyfuse3.data import handle_of
 from heliosfs.transport.pyfuse3.requests import Handlers, caller_of, is_control
 
 CONTROL_NAME: Final = b".helios"
@@ -97,7 +98,7 @@ class NameHandlers(Handlers):
         if is_control(node):
             self.openers[node] = caller_of(ctx)
             return FileInfo(node, True, False), reply
-        return FileInfo(node), reply
+        return FileInfo(handle_of(NodeId(node), flags)), reply
 
     async def _make(
         self,

@@ -168,6 +168,10 @@ class _LibfuseNotifier:
     def entry(self, parent: int, name: bytes) -> None:
         pyfuse3.invalidate_entry(parent, name)
 
+    def grow(self, node: int, size: int) -> None:
+        # One byte behind the old end moves the end; the page it lies in is not up to date, and is dropped next.
+        pyfuse3.notify_store(node, size - 1, b"\0")
+
 
 @contextmanager
 def _stderr_captured() -> Iterator[Callable[[], str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from heliosfs.core.ids import Lsn
 from heliosfs.storage.log import Log, Place
 
 FIXTURE = Path(__file__).parent / "seg-0001"
+DOCUMENT = FIXTURE.parents[3] / "docs" / "format" / "log.md"
 SEGMENT = 8192
 RECORDS = [(1, b"a record without payload", b""), (2, b"", b"payload"), (3, b"both", bytes(range(256)) * 2)]
 
@@ -51,3 +53,12 @@ def test_read_as_ever(tmp_path: Path) -> None:
     for (_, _, place), (_, _, payload) in zip(seen, RECORDS, strict=True):
         assert log.read_blocks(place.life, place.offset, place.length, place.sums, 0, place.length) == payload
     log.close()
+
+
+def test_document_shows_the_fixture() -> None:
+    data = FIXTURE.read_bytes()
+    shown = re.findall(r"^    ([0-9a-f]{4}): ((?:[0-9a-f]{2,4} ?)+)", DOCUMENT.read_text(), re.M)
+    assert len(shown) >= 15
+    for at, text in shown:
+        part = bytes.fromhex(text)
+        assert data[int(at, 16) :][: len(part)] == part, f"at {at}"

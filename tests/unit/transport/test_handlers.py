@@ -36,6 +36,9 @@ class Silent:
     def inode(self, node: int, data: bool) -> None:
         self.inodes.append(node)
 
+    def grow(self, node: int, size: int) -> None:
+        raise AssertionError
+
     def entry(self, parent: int, name: bytes) -> None:
         raise AssertionError(name)
 

@@ -48,6 +48,9 @@ class Kernel:
     def inode(self, node: int, data: bool) -> None:
         self._tell(InvalInode(node, data), node)
 
+    def grow(self, node: int, size: int) -> None:
+        raise AssertionError
+
     def entry(self, parent: int, name: bytes) -> None:
         self._tell(InvalEntry(parent, name), parent)
 
