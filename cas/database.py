@@ -6,10 +6,11 @@ keys are told apart by their first byte, each owned by one module. Must not know
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Final
 
-from rocksdict import BlockBasedOptions, Cache, DBCompressionType, Options, Rdict
+from rocksdict import BlockBasedOptions, Cache, DBCompressionType, Options, Rdict, WriteBatch
 
 BATCH_RECORDS: Final = 100
 """Records of a write batch: it holds the interpreter lock throughout, 0.1 ms for 100, 0.64 ms for 1,000."""
@@ -45,3 +46,25 @@ def open_database(path: Path) -> Rdict:
     options.set_max_open_files(256)
     options.set_keep_log_file_num(2)
     return Rdict(str(path), options)
+
+
+def write(db: Rdict, batch: WriteBatch) -> None:
+    """Write a batch, unsynced. Raises OSError (ENOSPC, else EIO) where RocksDB has an Exception without a class."""
+    try:
+        db.write(batch)
+    except Exception as error:
+        raise disk_error(error) from error
+
+
+def sync(db: Rdict) -> None:
+    """Make every write so far survive power loss. Blocks, without the interpreter lock. Raises OSError."""
+    try:
+        db.flush_wal(True)
+    except Exception as error:
+        raise disk_error(error) from error
+
+
+def disk_error(error: Exception) -> OSError:
+    """What RocksDB's error is for a caller."""
+    full = "No space left" in str(error)
+    return OSError(errno.ENOSPC if full else errno.EIO, f"database: {error}")

@@ -17,6 +17,7 @@ from typing import Final
 
 from rocksdict import Rdict, WriteBatch
 
+from cas import database
 from cas.database import BATCH_RECORDS
 from cas.digest import ID_BYTES, ChunkId
 from cas.packs import Place, Stored
@@ -124,7 +125,7 @@ class ChunkIndex:
 
     def flush(self) -> None:
         """Return when everything recorded is power-safe. Releases the interpreter lock; 0.3 ms and up."""
-        self._db.flush_wal(True)
+        database.sync(self._db)
 
     def entries(self) -> Iterator[Stored]:
         """Everything known, ordered by id. O(chunks)."""
@@ -146,6 +147,6 @@ class ChunkIndex:
         stored_bytes += self._stored_bytes
         raw_bytes += self._raw_bytes
         batch.put(PREFIX, _SUMS.pack(chunks, stored_bytes, raw_bytes))
-        self._db.write(batch)
+        database.write(self._db, batch)
         # Only now: a write that raised has changed nothing.
         self._chunks, self._stored_bytes, self._raw_bytes = chunks, stored_bytes, raw_bytes

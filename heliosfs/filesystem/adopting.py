@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import trio
 
+from cas import database
 from heliosfs.core import radix
 from heliosfs.core.adopt import TreeBuilder, first_free_lease
 from heliosfs.core.diff import differences, kernel_changes
-from heliosfs.core.errors import FsError
+from heliosfs.core.errors import FsError, StaleHandle
 from heliosfs.core.ids import Ino, Lsn, ViewNo
 from heliosfs.core.imported import ImportedNode
 from heliosfs.core.oplog import Adopt
@@ -70,25 +71,30 @@ class Adopting(Observing):
         writer.flush()
         assert type(table) is bytes
         await self.pool.sync()
-        await trio.to_thread.run_sync(self.db.flush_wal, True)
-        fresh = before.files <= 1 and not branch.snapshots
-        record = Adopt(
-            view,
-            now,
-            caller.uid,
-            caller.pid,
-            builder.files,
-            builder.size_bytes,
-            self.engine.next_ino,
-            b"" if fresh else automatic_name(now, branch.snapshots),
-            automatic_name(now, branch.snapshots, b"import-"),
-            radix.PageId(table),
-        )
-        state = State.stored(record.root, record.files, record.size_bytes)
-        self.engine.prepared = (
-            record,
-            await self.planned(lambda: list(differences(branch.head, state, self.engine.pages))),
-        )
+        await trio.to_thread.run_sync(database.sync, self.db)
+
+        def plan() -> Adopt:
+            if self.engine.branches.get(view) is not branch:
+                raise StaleHandle("the branch was discarded during the import")
+            fresh = before.files <= 1 and not branch.snapshots
+            record = Adopt(
+                view,
+                now,
+                caller.uid,
+                caller.pid,
+                builder.files,
+                builder.size_bytes,
+                self.engine.next_ino,
+                b"" if fresh else automatic_name(now, branch.snapshots),
+                automatic_name(now, branch.snapshots, b"import-"),
+                radix.PageId(table),
+            )
+            state = State.stored(record.root, record.files, record.size_bytes)
+            self.engine.prepared = (record, list(differences(branch.head, state, self.engine.pages)))
+            return record
+
+        # No await between the plan and its application: the branch may be discarded at any.
+        record = await self.planned(plan)
         found = self.carry_out(record)
         outcome = self._outcome("import", str(branch.latest.id if branch.latest else 0), record.name, now)
         with self.cache.blocking():

@@ -64,22 +64,20 @@ class Door:
 
     async def load(self, ids: tuple[PageId, ...]) -> None:
         """Bring pages into the cache; each is read once however many wait. Raises Damaged."""
-        wanted = []
-        for page_id in ids:
-            event = self._loading.get(page_id)
-            if event is not None:
-                await event.wait()
-            else:
-                wanted.append(page_id)
-                self._loading[page_id] = trio.Event()
-        if not wanted:
-            return
-        try:
-            for page_id, encoded in zip(wanted, await trio.to_thread.run_sync(self._read, wanted), strict=True):
-                self.cache.add(page_id, encoded)
-        finally:
-            for page_id in wanted:
-                self._loading.pop(page_id).set()
+        others = [event for page_id in ids if (event := self._loading.get(page_id)) is not None]
+        mine = [page_id for page_id in ids if page_id not in self._loading]
+        for page_id in mine:
+            self._loading[page_id] = trio.Event()
+        if mine:
+            try:
+                for page_id, encoded in zip(mine, await trio.to_thread.run_sync(self._read, mine), strict=True):
+                    self.cache.add(page_id, encoded)
+            finally:
+                for page_id in mine:
+                    self._loading.pop(page_id).set()
+        # Only now: somebody who waits for these may be whom the others wait for.
+        for event in others:
+            await event.wait()
 
     def _read(self, ids: list[PageId]) -> list[bytes]:
         return [self.cache.load(page_id) for page_id in ids]

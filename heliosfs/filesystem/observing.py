@@ -83,6 +83,12 @@ class Observing(VersionOperations):
             status["files"] = info.files
             status["size_bytes"] = info.size
             status["unlinked_open_files"] = len(self.engine.branches[view].orphans)
+            if info.parent is not None:
+                # Who sees only this branch learns nothing of what lies above or beside it.
+                below = [b for b in self.engine.branches.values() if (b.path + b"/").startswith(info.path + b"/")]
+                status["branches"] = len(below)
+                status["snapshots"] = sum(len(b.snapshots) for b in below)
+                del status["store"], status["recovery"], status["options"]
         return status
 
     def stats(self) -> dict[str, object]:

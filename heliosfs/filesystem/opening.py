@@ -15,11 +15,11 @@ import trio
 from cas.cache import ChunkCache
 from cas.index import ChunkIndex
 from cas.packs import PackReader
-from heliosfs.core import oplog
+from heliosfs.core import oplog, radix
 from heliosfs.core.apply import apply
 from heliosfs.core.engine import Engine
 from heliosfs.core.errors import Damaged
-from heliosfs.core.ids import Lsn
+from heliosfs.core.ids import Ino, Lsn
 from heliosfs.filesystem.adopting import Adopting
 from heliosfs.storage import refstore
 from heliosfs.storage.layout import StoreLayout
@@ -116,6 +116,11 @@ def _assemble(layout: StoreLayout, options: StoreOptions) -> Filesystem:
         apply(engine, record, place)
 
     with cache.blocking():
+        if stored is not None:
+            # Records behind the cut may write to files that were unlinked before it.
+            for branch in engine.branches.values():
+                table = stored.orphans.get(branch.id)
+                branch.orphans.update((Ino(ino), inode) for ino, inode in radix.items(table, cache))
         log = Log.open(layout.log_dir, budget_bytes=options.log, start=start, on_record=replay)
     for branch in engine.branches.values():
         # No kernel knows them any more: a new mount is a new connection.
@@ -161,5 +166,5 @@ async def _settle(fs: Filesystem) -> None:
         return
     try:
         await fs.persister.persist()
-    except (OSError, Damaged, ExceptionGroup) as error:
+    except (OSError, Damaged) as error:
         log_.error("the last cut failed; the log will be replayed: %s", error)

@@ -85,30 +85,40 @@ class FileCutter:
         return done
 
     async def _cut_all(self, todo: list[_Cut], results: dict[tuple[int, int], Cutting], breath: Breath) -> None:
+        """Cut regions in jobs, some at once. Raises the first error, plain, once all jobs have ended."""
+        errors: list[Exception] = []
+        limit = trio.CapacityLimiter(4)
+
+        async def job(batch: list[_Cut]) -> None:
+            async with limit:
+                if errors:
+                    return
+                try:
+                    await self._job(batch, results)
+                except (OSError, Damaged) as error:
+                    errors.append(error)
+
         async with trio.open_nursery() as nursery:
-            limit = trio.CapacityLimiter(4)
             batch: list[_Cut] = []
             size = 0
             for item in todo:
                 batch.append(item)
                 size += sum(length for _, _, length in item[1].sources)
                 if len(batch) >= _JOB_RUNS or size >= _JOB_BYTES:
-                    nursery.start_soon(self._job, batch, results, limit)
+                    nursery.start_soon(job, batch)
                     batch, size = [], 0
                     await breath.take()
             if batch:
-                nursery.start_soon(self._job, batch, results, limit)
+                nursery.start_soon(job, batch)
+        if errors:
+            raise errors[0]
 
-    async def _job(
-        self, batch: list[_Cut], results: dict[tuple[int, int], Cutting], limit: trio.CapacityLimiter
-    ) -> None:
-        async with limit:
-            runs = [
-                CutRun(tuple(self._source(*source) for source in region.sources), region.resync)
-                for _, region in batch
-            ]
-            for (key, region), result in zip(batch, await self._pool.cut_runs(runs), strict=True):
-                results[key, region.offset] = Cutting(result.pieces, result.consumed)
+    async def _job(self, batch: list[_Cut], results: dict[tuple[int, int], Cutting]) -> None:
+        runs = [
+            CutRun(tuple(self._source(*source) for source in region.sources), region.resync) for _, region in batch
+        ]
+        for (key, region), result in zip(batch, await self._pool.cut_runs(runs), strict=True):
+            results[key, region.offset] = Cutting(result.pieces, result.consumed)
 
     def _source(self, source: Source, start: int, length: int) -> LogSource | ChunkSource:
         if type(source) is LogData:

@@ -15,7 +15,7 @@ from typing import Final
 
 from rocksdict import Rdict, WriteBatch
 
-from cas import codec
+from cas import codec, database
 from cas.errors import FrameDamaged
 from heliosfs.core import pages
 from heliosfs.core.errors import Damaged, NeedPages
@@ -62,7 +62,7 @@ class PageStore:
             frame = codec.encode(encoded)
             stored += len(frame)
             writes.put(PREFIX + page_id, frame)
-        self._db.write(writes)
+        database.write(self._db, writes)
         return stored
 
 

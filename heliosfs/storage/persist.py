@@ -16,6 +16,7 @@ from typing import Final
 import trio
 from rocksdict import Rdict
 
+from cas import database
 from cas.index import ChunkIndex
 from heliosfs.core import cut as cuts
 from heliosfs.core import extent, radix
@@ -90,7 +91,7 @@ class Persister:
                 await self._wanted.wait()
             self._wanted = trio.Event()
             end = self._log.end
-            if end == self.persisted or not self.dirty():
+            if end == self.persisted or not (self.dirty() or self.pressing()):
                 dirty_since = None
                 seen = end
                 continue
@@ -110,7 +111,7 @@ class Persister:
             or engine.touched_snapshots
             or engine.events
             or engine.dropped_snapshots
-            or any(b.head.changed or b.head.parent.root is None or b.orphans for b in engine.branches.values())
+            or any(b.head.changed or b.head.parent.root is None for b in engine.branches.values())
         )
 
     def pressing(self) -> bool:
@@ -124,7 +125,7 @@ class Persister:
     async def _try(self) -> None:
         try:
             await self.persist()
-        except (OSError, Damaged, ExceptionGroup) as error:
+        except (OSError, Damaged) as error:
             log_.error("persisting failed, will be tried again: %s", error)
 
     async def wait_for(self, position: Lsn) -> None:
@@ -193,8 +194,8 @@ class Persister:
         writer.flush()
         await self._pool.sync()
         await self._commit.wait_durable(cut.position)
-        self._db.write(refstore.commit_batch(cut, roots, orphans))
-        await trio.to_thread.run_sync(self._db.flush_wal, True)
+        database.write(self._db, refstore.commit_batch(cut, roots, orphans))
+        await trio.to_thread.run_sync(database.sync, self._db)
         return roots
 
     async def _move(self, cut: Cut) -> None:

@@ -97,27 +97,32 @@ class Reader:
     async def _fetch(self, wanted: set[ChunkId]) -> dict[ChunkId, bytes]:
         """Decoded chunks by id, each fetched once however many wait for it."""
         found: dict[ChunkId, bytes] = {}
-        missing: list[ChunkId] = []
-        for id_ in wanted:
-            while (event := self._loading.get(id_)) is not None:
-                await event.wait()
-            data = self._cache.get(id_)
-            if data is None and len(wanted) <= _INLINE_CHUNKS:
-                data = self._load_if_cached(id_)
-            if data is None:
-                missing.append(id_)
-                self._loading[id_] = trio.Event()
-            else:
-                found[id_] = data
-        if missing:
-            self.cold_reads += 1
-            try:
-                for id_, data in (await trio.to_thread.run_sync(self._load, missing)).items():
-                    self._cache.put(id_, data)
+        while len(found) < len(wanted):
+            mine: list[ChunkId] = []
+            others: trio.Event | None = None
+            for id_ in wanted - found.keys():
+                data = self._cache.get(id_)
+                if data is None and len(wanted) <= _INLINE_CHUNKS:
+                    data = self._load_if_cached(id_)
+                if data is not None:
                     found[id_] = data
-            finally:
-                for id_ in missing:
-                    self._loading.pop(id_).set()
+                elif id_ in self._loading:
+                    others = self._loading[id_]
+                else:
+                    mine.append(id_)
+                    self._loading[id_] = trio.Event()
+            # Nobody waits for others while others wait for him: what is claimed is loaded first.
+            if mine:
+                self.cold_reads += 1
+                try:
+                    for id_, data in (await trio.to_thread.run_sync(self._load, mine)).items():
+                        self._cache.put(id_, data)
+                        found[id_] = data
+                finally:
+                    for id_ in mine:
+                        self._loading.pop(id_).set()
+            elif others is not None:
+                await others.wait()
         return found
 
     def _load_if_cached(self, id_: ChunkId) -> bytes | None:

@@ -105,9 +105,11 @@ def test_killed_again_and_again_under_writers(fresh: MountedStore, other: Callab
         fresh.mount()
         for number in range(2):
             acknowledged = int((fresh.base / f"count{turn}-{number}").read_bytes())
-            lines = (point / f"log{turn}-{number}").read_bytes().splitlines()
-            assert len(lines) >= acknowledged
-            assert lines == [b"%08d" % line for line in range(len(lines))]
+            content = (point / f"log{turn}-{number}").read_bytes()
+            # The kernel divides a write(2) where a page ends: one that had not returned may be there in part.
+            assert len(content) >= 9 * acknowledged
+            expected = b"".join(b"%08d\n" % line for line in range(len(content) // 9 + 1))
+            assert expected.startswith(content)
         assert f"c{turn}" in snapshots(point)
     fresh.unmount()
     assert fresh.check() == []
@@ -166,6 +168,7 @@ def test_unlinked_open_files_end_with_the_mount(fresh: MountedStore) -> None:
 def test_unmounting_a_busy_mount_is_refused(fresh: MountedStore, other: Callable[..., OtherProcess]) -> None:
     """Exit 3, the mount goes on."""
     process = other(cwd=fresh.point)
+    process.listdir(".")  # It answers, so it is there.
     done = heliosfs("umount", fresh.point, check=False)
     assert done.returncode == 3, done
     process.put("f", b"still here")

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
+import shutil
 from pathlib import Path
 
+import trio
+
 from heliosfs.core.check import check
-from heliosfs.core.ids import ROOT_INO, node_id
-from heliosfs.filesystem import Caller, Filesystem, open_filesystem
+from heliosfs.core.errors import StaleHandle
+from heliosfs.core.ids import ROOT_INO, ViewNo, node_id
+from heliosfs.core.imported import ImportedNode
+from heliosfs.filesystem import Caller, Filesystem, SetAttr, StoreOptions, open_filesystem
 
 ME = Caller(0, 0)
 
@@ -64,3 +71,72 @@ async def test_content_survives_with_its_snapshots_and_branches(tmp_path: Path) 
         assert fs.latest(view) == b"s"
         assert [line["verb"] for line in fs.oplog(view, 9)] == ["checkpoint", "branch"]
         await names(fs)
+
+
+async def test_what_was_done_to_an_unlinked_file_behind_a_cut_is_replayed(tmp_path: Path) -> None:
+    """A file unlinked and open at the cut, written to afterwards, and then SIGKILL: the store opens."""
+    async with open_filesystem(tmp_path / "store", create=True) as fs:
+        assert fs.engine.main is not None
+        root = node_id(fs.engine.main.view, ROOT_INO)
+        file = await fs.make(root, b"f", 0o100644, ME)
+        await fs.write(file.node, 0, b"before", ME)
+        await fs.unlink(root, b"f", ME)
+        await fs.wait_persisted()
+        await fs.write(file.node, 3, b"after", ME)
+        await fs.setattr(file.node, SetAttr(size=2, mode=0o600), ME)
+        await fs.make(root, b"g", 0o100644, ME)
+        kill(tmp_path / "store", tmp_path / "killed")
+    async with open_filesystem(tmp_path / "killed") as fs:
+        assert fs.log.recovery.records == 3
+        assert await names(fs) == {b"g"}
+
+
+async def test_a_branch_discarded_during_an_import_leaves_a_store_that_opens(tmp_path: Path) -> None:
+    nodes = [ImportedNode(-1, b"", 0o40755, 0, 0, 0, 5, 0)]
+    nodes += [ImportedNode(0, b"%d" % n, 0o100644, 0, 0, 0, 5, 0, extents=[]) for n in range(2000)]
+    for turns in range(1, 12, 2):
+        async with open_filesystem(tmp_path / "store", create=True) as fs:
+            assert fs.engine.main is not None
+            child = await fs.fork(fs.engine.main.view, b"c%d" % turns, ME)
+            view = fs.find_branch(b"main/c%d" % turns).view
+            assert child.extra["view"] == view
+
+            async def discard(fs: Filesystem = fs, view: ViewNo = view, turns: int = turns) -> None:
+                for _ in range(turns):
+                    await trio.lowlevel.checkpoint()
+                await fs.discard(view, ME)
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(discard)
+                with contextlib.suppress(StaleHandle):
+                    await fs.adopt(view, nodes, ME)
+            kill(tmp_path / "store", tmp_path / f"killed-{turns}")
+        async with open_filesystem(tmp_path / f"killed-{turns}") as fs:
+            await names(fs)
+
+
+async def test_readers_of_the_same_cold_chunks_do_not_wait_for_each_other_for_ever(tmp_path: Path) -> None:
+    data = random.Random(1).randbytes(3 << 20)
+    async with open_filesystem(tmp_path / "store", StoreOptions(memory=1 << 20), create=True) as fs:
+        assert fs.engine.main is not None
+        file = await fs.make(node_id(fs.engine.main.view, ROOT_INO), b"f", 0o100644, ME)
+        for at in range(0, len(data), 1 << 20):
+            await fs.write(file.node, at, data[at : at + (1 << 20)], ME)
+        await fs.wait_persisted()
+
+        async def read(seed: int) -> None:
+            rng = random.Random(seed)
+            for _ in range(30):
+                at = rng.randrange(len(data))
+                size = rng.choice([1000, 300_000, 1 << 20])
+                assert await fs.read(file.node, at, size) == data[at : at + size]
+
+        with trio.fail_after(60):
+            async with trio.open_nursery() as nursery:
+                for seed in range(6):
+                    nursery.start_soon(read, seed)
+
+
+def kill(store: Path, copy: Path) -> None:
+    """What SIGKILL leaves: the store as it lies on the disk now."""
+    shutil.copytree(store, copy, ignore=shutil.ignore_patterns("lock", "socket"))
