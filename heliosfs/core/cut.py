@@ -167,13 +167,13 @@ def changes_of(state: State, roots: dict[int, PageId]) -> tuple[PageId | None, l
 
 
 def finish(engine: Engine, cut: Cut, roots: dict[int, PageId]) -> None:
-    """The cut is durable: let go of what it stored. O(changes since the cut began + states stored)."""
+    """The cut is durable: let go of what it stored. O(branches + changes since the cut began)."""
     for state in cut.wanted:
         state.store(roots[id(state)])
+    for snapshot in engine.touched_snapshots:
+        if snapshot.state.root is None:
+            _lighten_state(snapshot.state)
     for branch in engine.branches.values():
-        for snapshot in branch.snapshots.values():
-            if snapshot.state.root is None:
-                _lighten_state(snapshot.state)
         _lighten_head(branch.head)
 
 

@@ -8,7 +8,7 @@ most SMALL_MAX bytes is one chunk. The plan is pure; worker processes do the cut
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from cas.digest import ChunkId
@@ -122,6 +122,25 @@ class Cutting(NamedTuple):
         """Whether the cutting ended where it may."""
         total = sum(length for _, _, length in region.sources)
         return self.consumed in region.resync or (region.to_end and self.consumed == total)
+
+
+def accept(run: RunPlan, cuttings: Mapping[int, Cutting]) -> tuple[list[tuple[Region, Cutting]], Region | None]:
+    """What of a run's cuttings (by offset of their regions) stands, and the region that has to be cut instead.
+
+    A region whose cutting went on to the end of the run has taken those behind it along. Where one met no
+    boundary in its lookahead, the rest of the run is cut in one go.
+    """
+    done: list[tuple[Region, Cutting]] = []
+    end = 0
+    for region in run.regions:
+        if region.offset < end:
+            continue
+        cutting = cuttings[region.offset]
+        if not cutting.met(region):
+            return done, rest_of(run, region)
+        done.append((region, cutting))
+        end = region.offset + cutting.consumed
+    return done, None
 
 
 def apply_cuttings(

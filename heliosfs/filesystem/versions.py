@@ -14,7 +14,7 @@ from typing import Final
 from blake3 import blake3
 
 from heliosfs.core import oplog, pathrestore, versions
-from heliosfs.core.diff import Change, content_changes, kernel_changes
+from heliosfs.core.diff import Change, content_changes, differences, kernel_changes
 from heliosfs.core.errors import FsError, StaleHandle
 from heliosfs.core.ids import (
     ROOT_INO,
@@ -106,6 +106,7 @@ class VersionOperations(FileOperations):
 
     async def restore_path(self, view: ViewNo, snapshot: bytes, path: bytes, caller: Caller) -> Outcome:
         """Bring back one path, missing parents included. Raises FsError ENOENT, EINVAL (the root)."""
+        await self.publish(await self.planned(self._content_differing_from, view, snapshot))
         record = await self.planned(
             pathrestore.plan_restore_path,
             self.engine,
@@ -125,6 +126,13 @@ class VersionOperations(FileOperations):
         outcome.extra["changed"] = len(found)
         outcome.extra["safety"] = record.safety.decode()
         return outcome
+
+    def _content_differing_from(self, view: ViewNo, snapshot: bytes) -> list[Change]:
+        """Files whose content differs from a snapshot's: their dirty pages are to be written back."""
+        branch = self.engine.writable(view)
+        state = versions.find_snapshot(branch, snapshot).state
+        found = list(differences(branch.head, state, self.engine.pages)) if self.invalidators else []
+        return content_changes(view, found)
 
     async def forget_snapshot(self, view: ViewNo, name: bytes, caller: Caller) -> Outcome:
         """Forget a snapshot; its view is dead at once. Raises FsError ENOENT."""

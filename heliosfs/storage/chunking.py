@@ -71,17 +71,13 @@ class FileCutter:
     async def _settle(
         self, key: int, run: RunPlan, results: dict[tuple[int, int], Cutting], breath: Breath
     ) -> list[tuple[Region, Cutting]]:
-        """The cuttings of a run's regions; where one met no boundary, the rest of the run is cut again."""
-        done: list[tuple[Region, Cutting]] = []
-        for region in run.regions:
-            cutting = results[key, region.offset]
-            if not cutting.met(region):
-                rest = recut.rest_of(run, region)
-                again: dict[tuple[int, int], Cutting] = {}
-                await self._cut_all([(key, rest)], again, breath)
-                done.append((rest, again[key, rest.offset]))
-                break
-            done.append((region, cutting))
+        """The cuttings of a run; where one met no boundary, the rest of the run is cut again."""
+        cuttings = {region.offset: results[key, region.offset] for region in run.regions}
+        done, rest = recut.accept(run, cuttings)
+        if rest is not None:
+            again: dict[tuple[int, int], Cutting] = {}
+            await self._cut_all([(key, rest)], again, breath)
+            done.append((rest, again[key, rest.offset]))
         return done
 
     async def _cut_all(self, todo: list[_Cut], results: dict[tuple[int, int], Cutting], breath: Breath) -> None:

@@ -12,12 +12,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from cas import chunker
 from heliosfs.core import cut as cuts
-from heliosfs.core import directory, extent, radix
+from heliosfs.core import directory, extent
 from heliosfs.core.errors import FsError
 from heliosfs.core.ids import Ino, Lsn, ViewNo
-from tests.support.corelab import CoreLab
+from tests.support.corelab import CoreLab, assert_canonical
 
 
 @dataclass(eq=False)
@@ -332,17 +331,6 @@ class CoreAgainstModel(RuleBasedStateMachine):
     def _model_of(self, view: ViewNo, path: bytes) -> Thing:
         seen: dict[Ino, Thing] = {}
         return _as_model(self.lab, view, self.lab.ino(view, path), seen)
-
-
-def assert_canonical(lab: CoreLab, view: ViewNo) -> None:
-    """Every stored file has the chunks that cutting each of its data runs anew gives."""
-    for _, inode in radix.items(lab.engine.branches[view].head.base, lab.pages):
-        if not inode.is_file():
-            continue
-        for run in extent.data_runs(inode.tree, lab.pages):
-            assert all(isinstance(e.source, extent.ChunkRef) and e.is_whole_chunk() for _, e in run)
-            data = b"".join(lab.chunks[e.source.id] for _, e in run)
-            assert [e.length for _, e in run] == list(chunker.cut(data))
 
 
 def _rename_refused(

@@ -18,7 +18,7 @@ from heliosfs.core.data import plan_read, plan_write
 from heliosfs.core.engine import Engine
 from heliosfs.core.errors import NeedPages
 from heliosfs.core.extent import ChunkRef, LogData, locate
-from heliosfs.core.ids import ROOT_INO, Ino, Lsn, PageId, SnapshotId, ViewNo
+from heliosfs.core.ids import Ino, Lsn, PageId, SnapshotId, ViewNo
 from heliosfs.core.inode import Inode
 from heliosfs.core.oplog import Record
 from heliosfs.core.radix import Node
@@ -201,13 +201,10 @@ class CoreLab:
     def canonical(self, inode: Inode, cut: cuts.Cut) -> radix.Tree:
         done: list[tuple[recut.Region, Cutting]] = []
         for run in recut.plan(inode, self.pages):
-            for region in run.regions:
-                cutting = self.cutting(region)
-                if not cutting.met(region):
-                    rest = recut.rest_of(run, region)
-                    done.append((rest, self.cutting(rest)))
-                    break
-                done.append((region, cutting))
+            accepted, rest = recut.accept(run, {r.offset: self.cutting(r) for r in run.regions})
+            done.extend(accepted)
+            if rest is not None:
+                done.append((rest, self.cutting(rest)))
         tree, moves = recut.apply_cuttings(inode.tree, done, self.pages)
         cut.moves.extend(moves)
         return tree
@@ -266,4 +263,12 @@ class CoreLab:
         return self.engine.tree(view)
 
 
-ROOT = ROOT_INO
+def assert_canonical(lab: CoreLab, view: ViewNo) -> None:
+    """Every stored file has the chunks that cutting each of its data runs anew gives."""
+    for _, inode in radix.items(lab.engine.branches[view].head.base, lab.pages):
+        if not inode.is_file():
+            continue
+        for run in extent.data_runs(inode.tree, lab.pages):
+            assert all(isinstance(e.source, extent.ChunkRef) and e.is_whole_chunk() for _, e in run)
+            data = b"".join(lab.chunks[e.source.id] for _, e in run)
+            assert [e.length for _, e in run] == list(chunker.cut(data))
