@@ -251,6 +251,8 @@ class MountedStore:
                 self._guard.say(f"drop {self.point}")
                 raise AssertionError(f"umount {self.point} failed: {done.stderr}{self.said()}")
             self._guard.say(f"drop {self.point}")
+        # umount(8) does not wait for the daemon, which stores and then removes its socket.
+        wait_until(lambda: not any(self.base.rglob("socket")), "the daemon's end")
         said = self.said()
         shutil.rmtree(self.base)
         assert "Traceback" not in said and "unexpected" not in said, f"the daemon's log:\n{said}"
