@@ -251,11 +251,17 @@ class MountedStore:
                 self._guard.say(f"drop {self.point}")
                 raise AssertionError(f"umount {self.point} failed: {done.stderr}{self.said()}")
             self._guard.say(f"drop {self.point}")
-        # umount(8) does not wait for the daemon, which stores and then removes its socket.
-        wait_until(lambda: not any(self.base.rglob("socket")), "the daemon's end")
         said = self.said()
-        shutil.rmtree(self.base)
+        wait_until(self._removed, "everything is removed")
         assert "Traceback" not in said and "unexpected" not in said, f"the daemon's log:\n{said}"
+
+    def _removed(self) -> bool:
+        """Remove everything; umount(8) does not wait for the daemon, which may still take its socket away."""
+        try:
+            shutil.rmtree(self.base)
+        except FileNotFoundError:
+            return not self.base.exists()
+        return True
 
     def said(self) -> str:
         """The daemon's log."""
