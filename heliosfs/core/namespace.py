@@ -175,8 +175,8 @@ def apply_unlink(engine: Engine, record: Unlink, place: Placed) -> Ino:
     branch = engine.branches[record.view]
     lsn = Lsn(place.lsn)
     parent = engine.edit(branch, record.parent, lsn)
-    dentry = find_child(engine, parent, record.name)
-    parent.tree = directory.drop(parent.tree, record.name, engine.pages)
+    parent.tree, dentry = directory.take(parent.tree, record.name, engine.pages)
+    assert dentry is not None
     parent.size -= 1
     parent.mtime_ns = parent.ctime_ns = record.now_ns
     drop_link(engine, branch, dentry.ino, record.now_ns, lsn)
@@ -209,8 +209,8 @@ def apply_remove_directory(engine: Engine, record: RemoveDirectory, place: Place
     branch = engine.branches[record.view]
     lsn = Lsn(place.lsn)
     parent = engine.edit(branch, record.parent, lsn)
-    dentry = find_child(engine, parent, record.name)
-    parent.tree = directory.drop(parent.tree, record.name, engine.pages)
+    parent.tree, dentry = directory.take(parent.tree, record.name, engine.pages)
+    assert dentry is not None
     parent.size -= 1
     parent.nlink -= 1
     parent.mtime_ns = parent.ctime_ns = record.now_ns

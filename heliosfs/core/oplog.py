@@ -35,8 +35,15 @@ class Record:
     def encode(self) -> bytes:
         """The body. About 1.5 us."""
         cls = type(self)
+        ints = cls._ints(self)
+        count = cls._blob_count
+        if not count:
+            return cls._packer.pack(*ints)
         blobs = cls._blobs(self)
-        return b"".join((cls._packer.pack(*cls._ints(self), *map(len, blobs)), *blobs))
+        if count == 1:
+            blob = blobs[0]
+            return cls._packer.pack(*ints, len(blob)) + blob
+        return b"".join((cls._packer.pack(*ints, *map(len, blobs)), *blobs))
 
     @classmethod
     def decode(cls, body: bytes | memoryview) -> Record:

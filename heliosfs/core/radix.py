@@ -173,61 +173,106 @@ def build(pairs: Sequence[tuple[int, Any]]) -> Node | None:
 
 def insert(tree: Tree, key: int, value: Any, pages: Pages) -> Node:
     """The tree with `key` set to `value`. O(log n); `tree` stays as it was."""
-    node = resolve(tree, pages)
+    path: list[tuple[Branch, int]] = []
+    at, node = _descend(tree, key, pages, path)
     if node is None:
-        return Leaf([key], [value])
-    if type(node) is Leaf:
-        keys = node.keys
-        at = bisect_left(keys, key)
+        return _rise(path, Leaf([key], [value]), 1)
+    if type(node) is Branch:
+        return _rise(path, _above(node, key, Leaf([key], [value])), 1)
+    assert type(node) is Leaf
+    if at < 0:
         values = node.values.copy()
-        if at < len(keys) and keys[at] == key:
-            values[at] = value
-            return Leaf(keys, values)
-        new_keys = keys.copy()
-        new_keys.insert(at, key)
-        values.insert(at, value)
-        if len(new_keys) <= LEAF_MAX:
-            return Leaf(new_keys, values)
-        grown = build(list(zip(new_keys, values, strict=True)))
-        assert grown is not None
-        return grown
-    assert type(node) is Branch
-    shift = node.shift
-    if key >> (shift + FANOUT_BITS) != node.prefix:
-        return _above(node, key, Leaf([key], [value]))
-    index = (key >> shift) & _MASK
-    kid = resolve(node.kids[index], pages)
-    before = _size(kid)
-    new_kid = insert(kid, key, value, pages)
-    kids = node.kids.copy()
-    kids[index] = new_kid
-    return Branch(shift, node.prefix, node.count + _size(new_kid) - before, kids)
+        values[~at] = value
+        return _rise(path, Leaf(node.keys, values), 0)
+    return _rise(path, _grown(node, at, key, value), 1)
+
+
+def insert_new(tree: Tree, key: int, value: Any, pages: Pages) -> Node | None:
+    """As `insert`, but None where `key` is there already. Saves a new name the look-up before."""
+    path: list[tuple[Branch, int]] = []
+    at, node = _descend(tree, key, pages, path)
+    if at < 0:
+        return None
+    if type(node) is Leaf:
+        return _rise(path, _grown(node, at, key, value), 1)
+    leaf = Leaf([key], [value])
+    return _rise(path, leaf if node is None else _above(node, key, leaf), 1)  # type: ignore[arg-type]
 
 
 def remove(tree: Tree, key: int, pages: Pages) -> Node | None:
     """The tree without `key`; the same tree when it is not there. O(log n)."""
-    node = resolve(tree, pages)
-    if node is None:
-        return None
-    if type(node) is Leaf:
-        keys = node.keys
-        at = bisect_left(keys, key)
-        if at == len(keys) or keys[at] != key:
-            return node
-        if len(keys) == 1:
-            return None
-        return Leaf(keys[:at] + keys[at + 1 :], node.values[:at] + node.values[at + 1 :])
-    assert type(node) is Branch
-    if key >> (node.shift + FANOUT_BITS) != node.prefix:
-        return node
-    index = (key >> node.shift) & _MASK
-    kid = resolve(node.kids[index], pages)
-    new_kid = remove(kid, key, pages)
-    if new_kid is kid:
-        return node
-    kids = node.kids.copy()
-    kids[index] = new_kid
-    return _settle(node.shift, node.prefix, node.count - 1, kids, pages)
+    return pop(tree, key, pages)[0]
+
+
+def pop(tree: Tree, key: int, pages: Pages) -> tuple[Node | None, Any]:
+    """The tree without `key`, and the value that it had, or None. O(log n)."""
+    path: list[tuple[Branch, int]] = []
+    at, leaf = _descend(tree, key, pages, path)
+    if at >= 0:
+        return resolve(tree, pages), None
+    assert type(leaf) is Leaf
+    at = ~at
+    value = leaf.values[at]
+    node: Node | None = None
+    if len(leaf.keys) > 1:
+        node = Leaf(leaf.keys[:at] + leaf.keys[at + 1 :], leaf.values[:at] + leaf.values[at + 1 :])
+    for branch, index in reversed(path):
+        kids = branch.kids.copy()
+        kids[index] = node
+        left = branch.count - 1
+        if node is not None and left > LEAF_MAX:
+            node = Branch(branch.shift, branch.prefix, left, kids)
+        else:
+            node = _settle(branch.shift, branch.prefix, left, kids, pages)
+    return node, value
+
+
+def _descend(tree: Tree, key: int, pages: Pages, path: list[tuple[Branch, int]]) -> tuple[int, Node | None]:
+    """Walk to where `key` is or belongs, noting the branches passed and the kid taken in each.
+
+    Returns:
+        (~place, leaf) where the leaf has the key; (place, leaf) where it lacks it; (0, None) for an empty kid;
+        (0, branch) for a branch that does not cover the key.
+    """
+    while True:
+        kind = type(tree)
+        if kind is Branch:
+            shift = tree.shift  # type: ignore[union-attr]
+            if key >> (shift + FANOUT_BITS) != tree.prefix:  # type: ignore[union-attr]
+                return 0, tree  # type: ignore[return-value]
+            index = (key >> shift) & _MASK
+            path.append((tree, index))  # type: ignore[arg-type]
+            tree = tree.kids[index]  # type: ignore[union-attr]
+        elif kind is Leaf:
+            keys = tree.keys  # type: ignore[union-attr]
+            at = bisect_left(keys, key)
+            return (~at if at < len(keys) and keys[at] == key else at), tree  # type: ignore[return-value]
+        elif tree is None:
+            return 0, None
+        else:
+            tree = pages.node(tree)  # type: ignore[arg-type]
+
+
+def _grown(leaf: Leaf, at: int, key: int, value: Any) -> Node:
+    """The leaf with one item more, at this place; divided if that is one too many."""
+    keys = leaf.keys.copy()
+    values = leaf.values.copy()
+    keys.insert(at, key)
+    values.insert(at, value)
+    if len(keys) <= LEAF_MAX:
+        return Leaf(keys, values)
+    grown = build(list(zip(keys, values, strict=True)))
+    assert grown is not None
+    return grown
+
+
+def _rise(path: list[tuple[Branch, int]], node: Node, added: int) -> Node:
+    """The root over `node`, which replaces the kid at the end of the path."""
+    for branch, index in reversed(path):
+        kids = branch.kids.copy()
+        kids[index] = node
+        node = Branch(branch.shift, branch.prefix, branch.count + added, kids)
+    return node
 
 
 def update(tree: Tree, changes: Sequence[tuple[int, Any]], pages: Pages) -> Node | None:

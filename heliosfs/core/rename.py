@@ -81,13 +81,12 @@ def apply_rename(engine: Engine, record: Rename, place: Placed) -> Ino:
     pages = engine.pages
     old_dir = engine.edit(branch, record.parent, lsn)
     new_dir = engine.edit(branch, record.new_parent, lsn)
-    source = find_child(engine, old_dir, record.name)
-    target = directory.find(new_dir.tree, record.new_name, pages)
-    moved = engine.edit(branch, source.ino, lsn)
-    moved.ctime_ns = now
     replaced = Ino(0)
+    target = directory.find(new_dir.tree, record.new_name, pages)
     if record.flags & EXCHANGE:
-        assert target is not None
+        source = directory.find(old_dir.tree, record.name, pages)
+        assert source is not None and target is not None
+        moved = engine.edit(branch, source.ino, lsn)
         other = engine.edit(branch, target.ino, lsn)
         other.ctime_ns = now
         old_dir.tree = directory.put(old_dir.tree, Dentry(record.name, target.ino, target.kind), pages)
@@ -101,7 +100,9 @@ def apply_rename(engine: Engine, record: Rename, place: Placed) -> Ino:
                 drop_directory(engine, branch, target.ino, now, lsn)
             else:
                 drop_link(engine, branch, target.ino, now, lsn)
-        old_dir.tree = directory.drop(old_dir.tree, record.name, pages)
+        old_dir.tree, source = directory.take(old_dir.tree, record.name, pages)
+        assert source is not None
+        moved = engine.edit(branch, source.ino, lsn)
         old_dir.size -= 1
         new_dir.size += 1
         if record.whiteout:
@@ -111,6 +112,7 @@ def apply_rename(engine: Engine, record: Rename, place: Placed) -> Ino:
             old_dir.tree = directory.put(old_dir.tree, Dentry(record.name, left.ino, _CHR), pages)
             old_dir.size += 1
     new_dir.tree = directory.put(new_dir.tree, Dentry(record.new_name, source.ino, source.kind), pages)
+    moved.ctime_ns = now
     _move(moved, source.kind, old_dir, new_dir)
     old_dir.mtime_ns = old_dir.ctime_ns = now
     new_dir.mtime_ns = new_dir.ctime_ns = now
