@@ -30,6 +30,10 @@ _PATIENCE: Final = 24
 otherwise start again for each of them."""
 
 
+class NeedRoom(Exception):
+    """The log is over its budget: wait for room and call again. Nothing has changed."""
+
+
 class Door:
     """The engine behind its log."""
 
@@ -62,6 +66,21 @@ class Door:
         with self.cache.blocking():
             return plan(*args)
 
+    async def settled(self, act: Callable[..., T], *args: Any) -> T:
+        """What `act(*args)` gives: an operation of immediate.py, provided with pages and room as it asks."""
+        tries = 0
+        while True:
+            try:
+                if tries < _PATIENCE:
+                    return act(*args)
+                with self.cache.blocking():
+                    return act(*args)
+            except NeedPages as need:
+                tries += 1
+                await self.load(need.ids)
+            except NeedRoom:
+                await self.persister.wait_for_room()
+
     async def load(self, ids: tuple[PageId, ...]) -> None:
         """Bring pages into the cache; each is read once however many wait. Raises Damaged."""
         others = [event for page_id in ids if (event := self._loading.get(page_id)) is not None]
@@ -91,7 +110,7 @@ class Door:
         finally:
             self.cache.end_blocking()
 
-    def carry_out_write(self, record: Write, data: bytes) -> Any:
+    def carry_out_write(self, record: Write, data: bytes | memoryview) -> Any:
         """As `carry_out`, with the bytes of a write as payload."""
         place = self.log.append(record.KIND, record.encode(), data)
         self.cache.begin_blocking()
@@ -100,11 +119,11 @@ class Door:
         finally:
             self.cache.end_blocking()
 
-    async def change(self, plan: Callable[..., Record], *args: Any) -> Any:
-        """Plan and carry out, waiting for room in the log first."""
+    def try_change(self, plan: Callable[..., Record], *args: Any) -> Any:
+        """Plan and carry out, at once. Raises NeedRoom, NeedPages, as the plan and the log."""
         if self.log.over_budget:
-            await self.persister.wait_for_room()
-        return self.carry_out(await self.planned(plan, *args))
+            raise NeedRoom
+        return self.carry_out(plan(*args))
 
     def durable(self, lsn: int) -> bool:
         """Whether what ended at `lsn` survives power loss."""

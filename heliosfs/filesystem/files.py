@@ -1,25 +1,23 @@
-"""File operations: what a kernel asks of a tree, by node id. Stateless: no handles, no lookup counts."""
+"""File operations: what a kernel asks of a tree, by node id. Stateless: no handles, no lookup counts.
+
+What each does is told in immediate.py; here missing pages are loaded and a full log is waited for.
+"""
 
 from __future__ import annotations
 
 import errno
-import os
 import stat
-from pathlib import Path
 
-from heliosfs.core import attributes, data, directory, extent, namespace, rename
+from heliosfs.core import directory
 from heliosfs.core.attributes import SetAttr
-from heliosfs.core.directory import NAME_MAX
 from heliosfs.core.errors import FsError, StaleHandle
 from heliosfs.core.ids import INO_BITS, INO_MASK, Ino, Lsn, NodeId, ViewNo, node_id
 from heliosfs.core.inode import Inode
-from heliosfs.core.oplog import Make
-from heliosfs.filesystem.door import Door
+from heliosfs.filesystem.immediate import Immediate
 from heliosfs.filesystem.types import Caller, Entry, StatFs
-from heliosfs.storage.reading import Reader
 
 
-class FileOperations(Door):
+class FileOperations(Immediate):
     """Reads and changes of files, directories and links.
 
     Every operation may raise FsError ESTALE (the file, branch or snapshot is gone), EIO (Damaged), and,
@@ -27,62 +25,29 @@ class FileOperations(Door):
     memory nothing suspends.
     """
 
-    reader: Reader
-    store_path: Path
-
     # --- looking -------------------------------------------------------------------------------------
 
     async def lookup(self, parent: NodeId, name: bytes) -> Entry:
         """The inode of a name. Raises FsError ENOENT, ENOTDIR, ENAMETOOLONG."""
-        return await self.planned(self._lookup, parent, name)
-
-    def _lookup(self, parent: NodeId, name: bytes) -> Entry:
-        view = ViewNo(parent >> INO_BITS)
-        inode = self.engine.inode(view, Ino(parent & INO_MASK))
-        if inode.mode & 0o170000 != stat.S_IFDIR:
-            raise FsError(errno.ENOTDIR)
-        dentry = directory.find(inode.tree, name, self.engine.pages)
-        if dentry is None:
-            raise FsError(errno.ENAMETOOLONG if len(name) > NAME_MAX else errno.ENOENT)
-        return self._entry(view, self.engine.inode(view, dentry.ino))
-
-    def _entry(self, view: ViewNo, inode: Inode) -> Entry:
-        branch = self.engine.branches.get(view)
-        generation = 0
-        if branch is not None and branch.generations:
-            generation = branch.generations.get(inode.ino, 0)
-        return Entry(NodeId(view << INO_BITS | inode.ino), inode, generation)
+        found = await self.settled(self.try_find, parent, name)
+        if found is None:
+            raise FsError(errno.ENOENT)
+        return found
 
     async def getattr(self, node: NodeId) -> Inode:
         """The attributes."""
-        return await self.planned(self.engine.inode, ViewNo(node >> INO_BITS), Ino(node & INO_MASK))
+        return await self.settled(self.try_getattr, node)
 
     async def readlink(self, node: NodeId) -> bytes:
         """The target of a symbolic link. Raises FsError EINVAL."""
-        inode = await self.getattr(node)
-        if not stat.S_ISLNK(inode.mode):
-            raise FsError(errno.EINVAL)
-        return inode.target
+        return await self.settled(self.try_readlink, node)
 
     async def readdir(self, node: NodeId, cookie: int, limit: int) -> list[tuple[bytes, Entry, int]]:
         """Up to about `limit` entries behind `cookie` (0: the start): (name, entry, cookie to go on from).
 
         Without `.` and `..`; [] at the end. Names with one cookie come together. Raises FsError ENOTDIR.
         """
-        return await self.planned(self._readdir, node, cookie, limit)
-
-    def _readdir(self, node: NodeId, cookie: int, limit: int) -> list[tuple[bytes, Entry, int]]:
-        view = ViewNo(node >> INO_BITS)
-        inode = self.engine.inode(view, Ino(node & INO_MASK))
-        if not inode.is_dir():
-            raise FsError(errno.ENOTDIR)
-        found: list[tuple[bytes, Entry, int]] = []
-        for key, bucket in directory.after(inode.tree, cookie, self.engine.pages):
-            for name, ino, _ in bucket:
-                found.append((name, self._entry(view, self.engine.inode(view, ino)), key))
-            if len(found) >= limit:
-                break
-        return found
+        return await self.settled(self.try_readdir, node, cookie, limit)
 
     # --- names ---------------------------------------------------------------------------------------
 
@@ -101,59 +66,19 @@ class FileOperations(Door):
         Raises:
             FsError: EEXIST, ENOENT, ENOTDIR, ENAMETOOLONG, EINVAL, EMLINK.
         """
-
-        def plan() -> Make:
-            return namespace.plan_make(
-                self.engine,
-                view,
-                Ino(parent & INO_MASK),
-                name,
-                mode,
-                caller.uid,
-                caller.gid,
-                self.now(),
-                rdev=rdev,
-                target=target or b"",
-            )
-
-        view = ViewNo(parent >> INO_BITS)
-        return self._entry(view, await self.change(plan))
+        return await self.settled(self.try_make, parent, name, mode, caller, rdev, target or b"")
 
     async def link(self, node: NodeId, new_parent: NodeId, new_name: bytes, caller: Caller) -> Entry:
         """A further name. Raises FsError EPERM (directory), EXDEV (another view), EEXIST, EMLINK, ENOENT."""
-        view = self._one_view(node, new_parent)
-        inode = await self.change(
-            namespace.plan_link,
-            self.engine,
-            view,
-            Ino(node & INO_MASK),
-            Ino(new_parent & INO_MASK),
-            new_name,
-            self.now(),
-        )
-        return self._entry(view, inode)
+        return await self.settled(self.try_link, node, new_parent, new_name)
 
     async def unlink(self, parent: NodeId, name: bytes, caller: Caller) -> None:
         """Remove a name of anything but a directory. Raises FsError EISDIR, ENOENT, ENOTDIR."""
-        await self.change(
-            namespace.plan_unlink,
-            self.engine,
-            ViewNo(parent >> INO_BITS),
-            Ino(parent & INO_MASK),
-            name,
-            self.now(),
-        )
+        await self.settled(self.try_unlink, parent, name)
 
     async def rmdir(self, parent: NodeId, name: bytes, caller: Caller) -> None:
         """Remove an empty directory. Raises FsError ENOTEMPTY, ENOTDIR, ENOENT."""
-        await self.change(
-            namespace.plan_remove_directory,
-            self.engine,
-            ViewNo(parent >> INO_BITS),
-            Ino(parent & INO_MASK),
-            name,
-            self.now(),
-        )
+        await self.settled(self.try_rmdir, parent, name)
 
     async def rename(
         self,
@@ -165,93 +90,38 @@ class FileOperations(Door):
         caller: Caller,
     ) -> None:
         """rename(2), with RENAME_NOREPLACE, _EXCHANGE, _WHITEOUT. Raises FsError as there; EXDEV between views."""
-        view = self._one_view(parent, new_parent)
-        if self.log.over_budget:
-            await self.persister.wait_for_room()
-        record = await self.planned(
-            rename.plan_rename,
-            self.engine,
-            view,
-            Ino(parent & INO_MASK),
-            name,
-            Ino(new_parent & INO_MASK),
-            new_name,
-            flags,
-            self.now(),
-        )
-        if record is not None:
-            self.carry_out(record)
-
-    def _one_view(self, node: NodeId, other: NodeId) -> ViewNo:
-        view = ViewNo(node >> INO_BITS)
-        if view != other >> INO_BITS:
-            raise FsError(errno.EXDEV)
-        return view
-
-    def forget(self, node: NodeId) -> None:
-        """The kernel knows this node no longer: an unlinked inode is freed."""
-        branch = self.engine.branches.get(ViewNo(node >> INO_BITS))
-        if branch is not None and branch.orphans:
-            branch.orphans.pop(Ino(node & INO_MASK), None)
+        await self.settled(self.try_rename, parent, name, new_parent, new_name, flags)
 
     # --- attributes ----------------------------------------------------------------------------------
 
     async def setattr(self, node: NodeId, wanted: SetAttr, caller: Caller) -> Inode:
         """Change attributes; the size included (truncate). Raises FsError EISDIR, EINVAL, EFBIG."""
-        inode: Inode = await self.change(
-            attributes.plan_set_attributes,
-            self.engine,
-            ViewNo(node >> INO_BITS),
-            Ino(node & INO_MASK),
-            wanted,
-            self.now(),
-        )
-        return inode
+        return await self.settled(self.try_setattr, node, wanted)
 
     async def getxattr(self, node: NodeId, name: bytes) -> bytes:
         """The value of an extended attribute. Raises FsError ENODATA; EOPNOTSUPP, EINVAL: no such name."""
-        value = (await self.getattr(node)).xattrs.get(name)
+        value = await self.settled(self.try_getxattr, node, name)
         if value is None:
-            attributes.check_xattr_name(name)
             raise FsError(errno.ENODATA)
         return value
 
     async def listxattr(self, node: NodeId) -> list[bytes]:
         """Names of the extended attributes, sorted."""
-        names = sorted((await self.getattr(node)).xattrs)
-        return [name for name in names if not name.startswith(attributes.HIDDEN_XATTRS)]
+        return await self.settled(self.try_listxattr, node)
 
     async def setxattr(self, node: NodeId, name: bytes, value: bytes, flags: int, caller: Caller) -> None:
         """Set an extended attribute. Raises FsError E2BIG, ERANGE, ENOSPC, EEXIST, ENODATA."""
-        await self.change(
-            attributes.plan_set_xattr,
-            self.engine,
-            ViewNo(node >> INO_BITS),
-            Ino(node & INO_MASK),
-            name,
-            value,
-            flags,
-            self.now(),
-        )
+        await self.settled(self.try_setxattr, node, name, value, flags)
 
     async def removexattr(self, node: NodeId, name: bytes, caller: Caller) -> None:
         """Remove an extended attribute. Raises FsError ENODATA."""
-        await self.change(
-            attributes.plan_remove_xattr,
-            self.engine,
-            ViewNo(node >> INO_BITS),
-            Ino(node & INO_MASK),
-            name,
-            self.now(),
-        )
+        await self.settled(self.try_removexattr, node, name)
 
     # --- content -------------------------------------------------------------------------------------
 
     async def read(self, node: NodeId, offset: int, size: int) -> bytes:
         """Up to `size` bytes from `offset`; b"" at the end. Raises FsError EISDIR, EINVAL, EIO."""
-        plan = await self.planned(
-            data.plan_read, self.engine, ViewNo(node >> INO_BITS), Ino(node & INO_MASK), offset, size
-        )
+        plan = await self.settled(self.try_plan_read, node, offset, size)
         return await self.reader.read(plan) if plan else b""
 
     async def write(self, node: NodeId, offset: int, content: bytes, caller: Caller) -> int:
@@ -260,31 +130,11 @@ class FileOperations(Door):
         Raises:
             FsError: EISDIR, EINVAL, EFBIG. OSError: ENOSPC.
         """
-        if not content:
-            return 0
-        if self.log.over_budget:
-            await self.persister.wait_for_room()
-        record = await self.planned(
-            data.plan_write,
-            self.engine,
-            ViewNo(node >> INO_BITS),
-            Ino(node & INO_MASK),
-            offset,
-            len(content),
-            self.now(),
-        )
-        self.carry_out_write(record, content)
-        return len(content)
+        return await self.settled(self.try_write, node, offset, content)
 
     async def data_runs(self, node: NodeId) -> list[tuple[int, int]]:
         """(offset, length) of what is not hole, in order."""
-
-        def plan() -> list[tuple[int, int]]:
-            inode = self.engine.inode(ViewNo(node >> INO_BITS), Ino(node & INO_MASK))
-            runs = extent.data_runs(inode.tree, self.engine.pages)
-            return [(run[0][0], run[-1][0] + run[-1][1].length - run[0][0]) for run in runs]
-
-        return await self.planned(plan)
+        return await self.settled(self.try_data_runs, node)
 
     async def fsync(self, node: NodeId) -> None:
         """Return when everything written so far survives power loss. Raises OSError EIO."""
@@ -292,20 +142,7 @@ class FileOperations(Door):
 
     async def statfs(self) -> StatFs:
         """Blocks of the filesystem that holds the store; inode numbers of the store."""
-        disk = os.statvfs(self.store_path)
-        files = sum(branch.head.files for branch in self.engine.branches.values())
-        free = INO_MASK - 0x100 - self.engine.next_ino
-        return StatFs(
-            f_bsize=4096,
-            f_frsize=disk.f_frsize,
-            f_blocks=disk.f_blocks,
-            f_bfree=disk.f_bfree,
-            f_bavail=disk.f_bavail,
-            f_files=files + free,
-            f_ffree=free,
-            f_favail=free,
-            f_namemax=NAME_MAX,
-        )
+        return self.try_statfs()
 
     # --- paths ---------------------------------------------------------------------------------------
 

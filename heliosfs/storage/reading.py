@@ -41,19 +41,30 @@ class Reader:
         self._loading: dict[ChunkId, trio.Event] = {}
         self.cold_reads = 0
 
-    async def read(self, plan: Sequence[Piece]) -> bytes:
-        """The bytes of a plan. Raises Damaged (EIO) for the ranges that cannot be verified."""
+    def at_hand(self, plan: Sequence[Piece]) -> bytes | None:
+        """The bytes of a plan of one piece that is in memory or in the page cache; None where it takes more.
+
+        Raises Damaged (EIO).
+        """
         if len(plan) == 1:
             piece = plan[0]
             source = piece.source
-            if type(source) is LogData and source.moved is None and source.life >= self._first_own_life:
-                return self._log_bytes(source, piece.start, piece.length)
-            if type(source) is ChunkRef:
+            if type(source) is LogData:
+                if source.moved is None and source.life >= self._first_own_life:
+                    return self._log_bytes(source, piece.start, piece.length)
+            elif type(source) is ChunkRef:
                 data = self._cache.get(source.id)
                 if data is not None:
                     if piece.length == len(data):
                         return data
                     return data[piece.start : piece.start + piece.length]
+        return None if plan else b""
+
+    async def read(self, plan: Sequence[Piece]) -> bytes:
+        """The bytes of a plan. Raises Damaged (EIO) for the ranges that cannot be verified."""
+        data = self.at_hand(plan)
+        if data is not None:
+            return data
         while True:
             try:
                 return await self._read_parts(plan)

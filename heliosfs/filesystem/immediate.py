@@ -1,0 +1,282 @@
+"""File operations that never suspend: a transport answers a request with one call, without a coroutine.
+
+Each either does all of its work, or raises NeedPages (pages are not in memory) or NeedRoom (the log is full)
+before its first change; `settled` of the door provides and calls again. Stateless: no handles, no lookup counts.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+from heliosfs.core import attributes, data, directory, extent, namespace, rename
+from heliosfs.core.attributes import SetAttr
+from heliosfs.core.directory import NAME_MAX
+from heliosfs.core.errors import FsError
+from heliosfs.core.extent import Piece
+from heliosfs.core.ids import INO_BITS, INO_MASK, Ino, NodeId, ViewNo
+from heliosfs.core.inode import Inode
+from heliosfs.filesystem.door import Door, NeedRoom
+from heliosfs.filesystem.types import Caller, Entry, StatFs
+from heliosfs.storage.reading import Reader
+
+
+class Immediate(Door):
+    """Reads and changes of files, directories and links, at once.
+
+    Every operation may raise NeedPages, NeedRoom (where it changes something), FsError ESTALE (the file, branch
+    or snapshot is gone), EIO (Damaged), EROFS in a snapshot; OSError ENOSPC or EIO from the log.
+    """
+
+    reader: Reader
+    store_path: Path
+
+    # --- looking -------------------------------------------------------------------------------------
+
+    def try_find(self, parent: NodeId, name: bytes) -> Entry | None:
+        """The inode of a name, None if there is no such name. Raises FsError ENOTDIR, ENAMETOOLONG. 2 us."""
+        view = ViewNo(parent >> INO_BITS)
+        inode = self.engine.inode(view, Ino(parent & INO_MASK))
+        if inode.mode & 0o170000 != stat.S_IFDIR:
+            raise FsError(errno.ENOTDIR)
+        dentry = directory.find(inode.tree, name, self.engine.pages)
+        if dentry is None:
+            if len(name) > NAME_MAX:
+                raise FsError(errno.ENAMETOOLONG)
+            return None
+        return self.entry(view, self.engine.inode(view, dentry.ino))
+
+    def entry(self, view: ViewNo, inode: Inode) -> Entry:
+        """The entry of an inode of a view, with its generation."""
+        branch = self.engine.branches.get(view)
+        generation = 0
+        if branch is not None and branch.generations:
+            generation = branch.generations.get(inode.ino, 0)
+        return Entry(NodeId(view << INO_BITS | inode.ino), inode, generation)
+
+    def try_getattr(self, node: NodeId) -> Inode:
+        """The attributes. 0.3 us."""
+        return self.engine.inode(ViewNo(node >> INO_BITS), Ino(node & INO_MASK))
+
+    def try_readlink(self, node: NodeId) -> bytes:
+        """The target of a symbolic link. Raises FsError EINVAL."""
+        inode = self.try_getattr(node)
+        if not stat.S_ISLNK(inode.mode):
+            raise FsError(errno.EINVAL)
+        return inode.target
+
+    def try_readdir(self, node: NodeId, cookie: int, limit: int) -> list[tuple[bytes, Entry, int]]:
+        """Up to about `limit` entries behind `cookie` (0: the start): (name, entry, cookie to go on from).
+
+        Without `.` and `..`; [] at the end. Names with one cookie come together. Raises FsError ENOTDIR.
+        """
+        view = ViewNo(node >> INO_BITS)
+        inode = self.engine.inode(view, Ino(node & INO_MASK))
+        if not inode.is_dir():
+            raise FsError(errno.ENOTDIR)
+        found: list[tuple[bytes, Entry, int]] = []
+        for key, bucket in directory.after(inode.tree, cookie, self.engine.pages):
+            for name, ino, _ in bucket:
+                found.append((name, self.entry(view, self.engine.inode(view, ino)), key))
+            if len(found) >= limit:
+                break
+        return found
+
+    # --- names ---------------------------------------------------------------------------------------
+
+    def try_make(
+        self,
+        parent: NodeId,
+        name: bytes,
+        mode: int,
+        caller: Caller,
+        rdev: int = 0,
+        target: bytes = b"",
+    ) -> Entry:
+        """A new file, directory, link or node; `mode` has the type and the umask is applied already.
+
+        Raises:
+            FsError: EEXIST, ENOENT, ENOTDIR, ENAMETOOLONG, EINVAL, EMLINK.
+        """
+        if self.log.over_budget:
+            raise NeedRoom
+        view = ViewNo(parent >> INO_BITS)
+        record = namespace.plan_make(
+            self.engine,
+            view,
+            Ino(parent & INO_MASK),
+            name,
+            mode,
+            caller.uid,
+            caller.gid,
+            self.now(),
+            rdev=rdev,
+            target=target,
+        )
+        return self.entry(view, self.carry_out(record))
+
+    def try_link(self, node: NodeId, new_parent: NodeId, new_name: bytes) -> Entry:
+        """A further name. Raises FsError EPERM (directory), EXDEV (another view), EEXIST, EMLINK, ENOENT."""
+        view = one_view(node, new_parent)
+        inode = self.try_change(
+            namespace.plan_link,
+            self.engine,
+            view,
+            Ino(node & INO_MASK),
+            Ino(new_parent & INO_MASK),
+            new_name,
+            self.now(),
+        )
+        return self.entry(view, inode)
+
+    def try_unlink(self, parent: NodeId, name: bytes) -> None:
+        """Remove a name of anything but a directory. Raises FsError EISDIR, ENOENT, ENOTDIR."""
+        self.try_change(
+            namespace.plan_unlink,
+            self.engine,
+            ViewNo(parent >> INO_BITS),
+            Ino(parent & INO_MASK),
+            name,
+            self.now(),
+        )
+
+    def try_rmdir(self, parent: NodeId, name: bytes) -> None:
+        """Remove an empty directory. Raises FsError ENOTEMPTY, ENOTDIR, ENOENT."""
+        self.try_change(
+            namespace.plan_remove_directory,
+            self.engine,
+            ViewNo(parent >> INO_BITS),
+            Ino(parent & INO_MASK),
+            name,
+            self.now(),
+        )
+
+    def try_rename(self, parent: NodeId, name: bytes, new_parent: NodeId, new_name: bytes, flags: int) -> None:
+        """rename(2), with RENAME_NOREPLACE, _EXCHANGE, _WHITEOUT. Raises FsError as there; EXDEV between views."""
+        view = one_view(parent, new_parent)
+        if self.log.over_budget:
+            raise NeedRoom
+        record = rename.plan_rename(
+            self.engine,
+            view,
+            Ino(parent & INO_MASK),
+            name,
+            Ino(new_parent & INO_MASK),
+            new_name,
+            flags,
+            self.now(),
+        )
+        if record is not None:
+            self.carry_out(record)
+
+    # --- attributes ----------------------------------------------------------------------------------
+
+    def try_setattr(self, node: NodeId, wanted: SetAttr) -> Inode:
+        """Change attributes; the size included (truncate). Raises FsError EISDIR, EINVAL, EFBIG."""
+        inode: Inode = self.try_change(
+            attributes.plan_set_attributes,
+            self.engine,
+            ViewNo(node >> INO_BITS),
+            Ino(node & INO_MASK),
+            wanted,
+            self.now(),
+        )
+        return inode
+
+    def try_getxattr(self, node: NodeId, name: bytes) -> bytes | None:
+        """The value of an attribute, None if there is none. Raises FsError EOPNOTSUPP, EINVAL: no such name."""
+        value = self.try_getattr(node).xattrs.get(name)
+        if value is None:
+            attributes.check_xattr_name(name)
+        return value
+
+    def try_listxattr(self, node: NodeId) -> list[bytes]:
+        """Names of the extended attributes, sorted."""
+        names = sorted(self.try_getattr(node).xattrs)
+        return [name for name in names if not name.startswith(attributes.HIDDEN_XATTRS)]
+
+    def try_setxattr(self, node: NodeId, name: bytes, value: bytes, flags: int) -> None:
+        """Set an extended attribute. Raises FsError E2BIG, ERANGE, ENOSPC, EEXIST, ENODATA."""
+        self.try_change(
+            attributes.plan_set_xattr,
+            self.engine,
+            ViewNo(node >> INO_BITS),
+            Ino(node & INO_MASK),
+            name,
+            value,
+            flags,
+            self.now(),
+        )
+
+    def try_removexattr(self, node: NodeId, name: bytes) -> None:
+        """Remove an extended attribute. Raises FsError ENODATA."""
+        self.try_change(
+            attributes.plan_remove_xattr,
+            self.engine,
+            ViewNo(node >> INO_BITS),
+            Ino(node & INO_MASK),
+            name,
+            self.now(),
+        )
+
+    # --- content -------------------------------------------------------------------------------------
+
+    def try_plan_read(self, node: NodeId, offset: int, size: int) -> list[Piece]:
+        """Where up to `size` bytes from `offset` are; [] at the end. Raises FsError EISDIR, EINVAL."""
+        return data.plan_read(self.engine, ViewNo(node >> INO_BITS), Ino(node & INO_MASK), offset, size)
+
+    def try_write(self, node: NodeId, offset: int, content: bytes | memoryview) -> int:
+        """Write all of `content`, at most 1 MiB, at `offset`; it is not kept. Returns its length.
+
+        Raises:
+            FsError: EISDIR, EINVAL, EFBIG. OSError: ENOSPC.
+        """
+        length = len(content)
+        if not length:
+            return 0
+        if self.log.over_budget:
+            raise NeedRoom
+        record = data.plan_write(
+            self.engine, ViewNo(node >> INO_BITS), Ino(node & INO_MASK), offset, length, self.now()
+        )
+        self.carry_out_write(record, content)
+        return length
+
+    def try_data_runs(self, node: NodeId) -> list[tuple[int, int]]:
+        """(offset, length) of what is not hole, in order."""
+        inode = self.try_getattr(node)
+        runs = extent.data_runs(inode.tree, self.engine.pages)
+        return [(run[0][0], run[-1][0] + run[-1][1].length - run[0][0]) for run in runs]
+
+    def try_statfs(self) -> StatFs:
+        """Blocks of the filesystem that holds the store; inode numbers of the store."""
+        disk = os.statvfs(self.store_path)
+        files = sum(branch.head.files for branch in self.engine.branches.values())
+        free = INO_MASK - 0x100 - self.engine.next_ino
+        return StatFs(
+            f_bsize=4096,
+            f_frsize=disk.f_frsize,
+            f_blocks=disk.f_blocks,
+            f_bfree=disk.f_bfree,
+            f_bavail=disk.f_bavail,
+            f_files=files + free,
+            f_ffree=free,
+            f_favail=free,
+            f_namemax=NAME_MAX,
+        )
+
+    def forget(self, node: NodeId) -> None:
+        """The kernel knows this node no longer: an unlinked inode is freed."""
+        branch = self.engine.branches.get(ViewNo(node >> INO_BITS))
+        if branch is not None and branch.orphans:
+            branch.orphans.pop(Ino(node & INO_MASK), None)
+
+
+def one_view(node: NodeId, other: NodeId) -> ViewNo:
+    """The view of both. Raises FsError EXDEV: they are of different views."""
+    view = ViewNo(node >> INO_BITS)
+    if view != other >> INO_BITS:
+        raise FsError(errno.EXDEV)
+    return view
