@@ -3,6 +3,10 @@
     b"c" + chunk id -> pack u32 | offset u64 | frame length u32 | raw length u32      (little-endian)
     b"c"            -> chunks u64 | bytes of their frames u64 | raw bytes u64
 
+A record that RocksDB cannot read (its own checksums are wrong) is ChunkDamaged for who wants its place, and
+unknown to who asks whether the chunk has to be stored; so is a chunk that was found damaged in its pack: the
+next put of the same content stores it again, which heals it.
+
 Invariants: the sums under b"c" are written in the same batch as the records they count, so they are exact
 after any crash; no batch exceeds BATCH_RECORDS; a record goes in only after its pack was synced (the caller's
 duty: nothing here can see it). Must not know: pack files, codecs, anybody else's keys.
@@ -20,6 +24,7 @@ from rocksdict import Rdict, WriteBatch
 from cas import database
 from cas.database import BATCH_RECORDS
 from cas.digest import ID_BYTES, ChunkId
+from cas.errors import ChunkDamaged
 from cas.packs import Place, Stored
 from cas.store import StoreStats
 
@@ -32,42 +37,69 @@ _KEY_BYTES: Final = len(PREFIX) + ID_BYTES
 class ChunkIndex:
     """Chunk id -> place. Thread-safe: changes take a lock, reads none."""
 
-    __slots__ = ("_chunks", "_db", "_lock", "_raw_bytes", "_stored_bytes")
+    __slots__ = ("_chunks", "_db", "_lock", "_raw_bytes", "_stored_bytes", "_suspects")
 
     def __init__(self, db: Rdict) -> None:
         """Use `db`, opened in raw mode; the caller keeps it and closes it."""
         self._db = db
         self._lock = threading.Lock()
+        self._suspects: set[ChunkId] = set()
         sums = db.get(PREFIX)
         self._chunks, self._stored_bytes, self._raw_bytes = _SUMS.unpack(sums) if sums else (0, 0, 0)
 
     def has(self, id: ChunkId) -> bool:
-        """Whether the chunk is known. 0.6 us."""
-        return PREFIX + id in self._db
+        """Whether the chunk is known, and not known to be damaged. 0.6 us."""
+        return self.has_many((id,))[0]
 
     def has_many(self, ids: Iterable[ChunkId]) -> list[bool]:
-        """Whether each is known, in order; 0.6 us each (RocksDB's own multi-get takes 0.7)."""
+        """`has` for each, in order; 0.6 us each (RocksDB's own multi-get takes 0.7)."""
         db = self._db
-        return [PREFIX + id in db for id in ids]
+        suspects = self._suspects
+        try:
+            if not suspects:
+                return [PREFIX + id in db for id in ids]
+        except Exception:
+            pass
+        return [id not in suspects and self._readable(id) for id in ids]
+
+    def _readable(self, id: ChunkId) -> bool:
+        try:
+            return PREFIX + id in self._db
+        except Exception:
+            self._suspects.add(id)
+            return False
 
     def get(self, id: ChunkId) -> Stored | None:
-        """What is known of the chunk, None if nothing. 1 us."""
-        record = self._db.get(PREFIX + id)
+        """What is known of the chunk, None if nothing. 1 us. Raises ChunkDamaged: its record can't be read."""
+        record = self._record(id)
         if record is None:
             return None
-        pack, offset, length, raw = _RECORD.unpack(record)
+        pack, offset, length, raw = record
         return Stored(id, Place(pack, offset, length), raw)
 
     def place(self, id: ChunkId) -> Place | None:
-        """Where the chunk's frame lies, None if it is not known. 1 us."""
-        record = self._db.get(PREFIX + id)
-        return None if record is None else Place(*_RECORD.unpack(record)[:3])
+        """Where the chunk's frame lies, None if it is not known. 1 us. Raises ChunkDamaged, as `get`."""
+        record = self._record(id)
+        return None if record is None else Place(*record[:3])
+
+    def _record(self, id: ChunkId) -> tuple[int, int, int, int] | None:
+        try:
+            record = self._db.get(PREFIX + id)
+            return None if record is None else _RECORD.unpack(record)
+        except Exception as error:
+            # RocksDB's have no class.
+            self._suspects.add(id)
+            raise ChunkDamaged(id, f"its index record can't be read: {error}") from error
+
+    def suspect(self, id: ChunkId) -> None:
+        """The chunk was found damaged where the index says it lies: take it for unknown until it is put again."""
+        self._suspects.add(id)
 
     def put_batch(self, entries: Iterable[Stored], *, all_new: bool = False) -> int:
         """Record chunks, in unsynced batches of at most BATCH_RECORDS. 1.7 us a chunk, 1 us if `all_new`.
 
         The first place of a chunk stands: an entry for one that is known already changes nothing, and its
-        frame is garbage in its pack.
+        frame is garbage in its pack. The place of a suspect is replaced.
 
         Args:
             entries: Any number; their packs are synced.
@@ -76,7 +108,7 @@ class ChunkIndex:
         Returns:
             How many were new.
         """
-        db = self._db
+        suspects = self._suspects
         pack_record = _RECORD.pack
         new = 0
         with self._lock:
@@ -85,10 +117,13 @@ class ChunkIndex:
             seen: set[ChunkId] = set()
             for id, (pack, offset, length), raw_length in entries:
                 key = PREFIX + id
-                if not all_new:
-                    if id in seen or key in db:
+                if not all_new and id not in suspects:
+                    if id in seen or self._readable(id):
                         continue
                     seen.add(id)
+                if id in suspects:
+                    self._replace(id, pack_record(pack, offset, length, raw_length), length, raw_length)
+                    continue
                 batch.put(key, pack_record(pack, offset, length, raw_length))
                 records += 1
                 stored += length
@@ -102,6 +137,21 @@ class ChunkIndex:
             if records:
                 self._commit(batch, records, stored, raw)
         return new + records
+
+    def _replace(self, id: ChunkId, record: bytes, length: int, raw_length: int) -> None:
+        """Give a suspect its new place. Under the lock."""
+        try:
+            old = self._record(id)
+        except ChunkDamaged:
+            # The sums counted it once; by how much, nobody can read any more. fsck --repair counts anew.
+            old = (0, 0, length, raw_length)
+        batch = WriteBatch(raw_mode=True)
+        batch.put(PREFIX + id, record)
+        if old is None:
+            self._commit(batch, 1, length, raw_length)
+        else:
+            self._commit(batch, 0, length - old[2], raw_length - old[3])
+        self._suspects.discard(id)
 
     def delete_batch(self, ids: Sequence[ChunkId]) -> int:
         """Forget chunks, in unsynced batches of at most BATCH_RECORDS; returns how many were known."""
@@ -128,11 +178,9 @@ class ChunkIndex:
         database.sync(self._db)
 
     def entries(self) -> Iterator[Stored]:
-        """Everything known, ordered by id. O(chunks)."""
+        """Everything known, ordered by id. O(chunks). Raises OSError (EIO) where the database is damaged."""
         # The sums' key is the prefix itself: ids begin right behind it.
-        for key, record in self._db.items(from_key=PREFIX + b"\0"):
-            if not isinstance(key, bytes) or not key.startswith(PREFIX):
-                return
+        for key, record in database.records(self._db, PREFIX, start=PREFIX + b"\0"):
             if len(key) == _KEY_BYTES:
                 pack, offset, length, raw = _RECORD.unpack(record)
                 yield Stored(ChunkId(key[len(PREFIX) :]), Place(pack, offset, length), raw)

@@ -27,7 +27,7 @@ _ENTRY_HEADER: Final = struct.Struct("<4s32sI")  # magic, chunk id, frame length
 _CRC: Final = struct.Struct("<I")
 PACK_HEADER_BYTES: Final = _PACK_HEADER.size + _CRC.size
 ENTRY_HEADER_BYTES: Final = _ENTRY_HEADER.size + _CRC.size
-_ENTRY_MAGIC: Final = b"CHNK"
+ENTRY_MAGIC: Final = b"CHNK"
 SALT_BYTES: Final = 8
 _NAME: Final = "pack-"
 
@@ -86,7 +86,7 @@ def pack_header(pack: int, writer: int, salt: bytes) -> bytes:
 
 def entry_header(id: ChunkId, length: int, seed: int) -> bytes:
     """The ENTRY_HEADER_BYTES before a frame of `length` bytes; `seed` is the CRC-32 of the pack's salt."""
-    header = _pack_entry(_ENTRY_MAGIC, id, length)
+    header = _pack_entry(ENTRY_MAGIC, id, length)
     return header + _pack_crc(_crc32(header, seed))
 
 
@@ -98,15 +98,15 @@ def scan_pack(directory: Path, pack: int, *, verified: bool) -> Iterator[Stored]
         header = file.read(PACK_HEADER_BYTES)
         if len(header) < PACK_HEADER_BYTES:
             return
-        seed = zlib.crc32(_check_pack_header(path, header))
+        seed = zlib.crc32(check_pack_header(path, header))
         offset = PACK_HEADER_BYTES
         while offset + ENTRY_HEADER_BYTES <= size:
             file.seek(offset)
             header = file.read(ENTRY_HEADER_BYTES)
-            magic, id, length = _ENTRY_HEADER.unpack_from(header)
-            (crc,) = _CRC.unpack_from(header, _ENTRY_HEADER.size)
-            if magic != _ENTRY_MAGIC or crc != zlib.crc32(header[: _ENTRY_HEADER.size], seed):
+            found = read_entry_header(header, seed)
+            if found is None:
                 return
+            id, length = found
             offset += ENTRY_HEADER_BYTES
             if offset + length > size:
                 return
@@ -119,18 +119,38 @@ def scan_pack(directory: Path, pack: int, *, verified: bool) -> Iterator[Stored]
                     continue
             except FrameDamaged:
                 continue
-            yield Stored(ChunkId(id), place, raw)
+            yield Stored(id, place, raw)
 
 
-def _check_pack_header(path: Path, header: bytes) -> bytes:
-    """Validate a pack's header; returns its salt."""
+def read_entry_header(header: bytes, seed: int | None) -> tuple[ChunkId, int] | None:
+    """(chunk id, frame length) of an entry's header, or None if it is none.
+
+    Args:
+        header: ENTRY_HEADER_BYTES, or fewer at the end of a file.
+        seed: The CRC-32 of the pack's salt; None if that is lost: then the sum is not looked at.
+    """
+    if len(header) != ENTRY_HEADER_BYTES:
+        return None
+    magic, id, length = _ENTRY_HEADER.unpack_from(header)
+    if magic != ENTRY_MAGIC:
+        return None
+    if seed is not None and _CRC.unpack_from(header, _ENTRY_HEADER.size)[0] != zlib.crc32(
+        header[: _ENTRY_HEADER.size], seed
+    ):
+        return None
+    return ChunkId(id), length
+
+
+def check_pack_header(path: Path, header: bytes) -> bytes:
+    """Validate a pack's header; returns its salt. Raises PackDamaged, VersionUnknown."""
     magic, version, _pack, _writer, salt = _PACK_HEADER.unpack_from(header)
     if magic != MAGIC:
         raise PackDamaged(path, "not a pack file")
-    if version != VERSION:
-        raise VersionUnknown(path, version)
+    # The sum first: a flipped byte is no later version.
     (crc,) = _CRC.unpack_from(header, _PACK_HEADER.size)
     if crc != zlib.crc32(header[: _PACK_HEADER.size]):
         raise PackDamaged(path, "checksum of its header")
+    if version != VERSION:
+        raise VersionUnknown(path, version)
     assert isinstance(salt, bytes)
     return salt

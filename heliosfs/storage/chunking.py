@@ -9,6 +9,7 @@ from typing import Final
 
 import trio
 
+from cas.errors import ChunkDamaged
 from cas.index import ChunkIndex
 from heliosfs.core import recut
 from heliosfs.core.errors import Damaged
@@ -121,7 +122,10 @@ class FileCutter:
             path, salt = self._log.locate(source.life)
             return LogSource(path, salt, source.offset, source.length, source.sums, start, length)
         assert type(source) is ChunkRef
-        stored = self._index.get(source.id)
+        try:
+            stored = self._index.get(source.id)
+        except ChunkDamaged as error:
+            raise Damaged(source.id.hex(), str(error)) from error
         if stored is None:
             raise Damaged(source.id.hex(), f"chunk {source.id.hex()} is missing")
         place = stored.place

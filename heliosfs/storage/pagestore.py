@@ -39,7 +39,11 @@ class PageStore:
 
     def load(self, page_id: PageId) -> bytes:
         """The verified encoding of a page. Raises Damaged (EIO) when it is missing or wrong. Blocks."""
-        frame = self._db.get(PREFIX + page_id)
+        try:
+            frame = self._db.get(PREFIX + page_id)
+        except Exception as error:
+            # RocksDB's have no class: a block that its own checksum finds wrong.
+            raise Damaged(page_id.hex(), f"page {page_id.hex()} can't be read: {error}") from error
         if frame is None:
             raise Damaged(page_id.hex(), f"page {page_id.hex()} is missing")
         try:

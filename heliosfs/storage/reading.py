@@ -138,12 +138,13 @@ class Reader:
 
     def _load_if_cached(self, id_: ChunkId) -> bytes | None:
         """On the loop: a chunk whose pack the kernel has in memory costs less than a thread (12 against 150 us)."""
-        place = self._index.place(id_)
-        if place is None:
-            return None
         try:
+            place = self._index.place(id_)
+            if place is None:
+                return None
             data = self._packs.get_if_cached(id_, place)
         except ChunkDamaged as error:
+            self._index.suspect(id_)
             raise Damaged(id_.hex(), f"chunk {id_.hex()} is damaged: {error}") from error
         if data is not None:
             self._cache.put(id_, data)
@@ -153,12 +154,14 @@ class Reader:
         """In a thread: read, decode and verify."""
         loaded: dict[ChunkId, bytes] = {}
         for id_ in ids:
-            place = self._index.place(id_)
-            if place is None:
-                raise Damaged(id_.hex(), f"chunk {id_.hex()} is missing")
             try:
+                place = self._index.place(id_)
+                if place is None:
+                    raise Damaged(id_.hex(), f"chunk {id_.hex()} is missing")
                 loaded[id_] = self._packs.get(id_, place)
             except (ChunkDamaged, FrameDamaged, OSError) as error:
+                if not isinstance(error, OSError):
+                    self._index.suspect(id_)
                 raise Damaged(id_.hex(), f"chunk {id_.hex()} is damaged: {error}") from error
         return loaded
 

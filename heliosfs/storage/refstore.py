@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from rocksdict import Rdict, WriteBatch
 
+from cas import database
 from heliosfs.core.cut import BranchCut, Cut, SnapshotCut
 from heliosfs.core.engine import Engine
 from heliosfs.core.errors import Damaged
@@ -66,7 +67,11 @@ def commit_batch(cut: Cut, roots: dict[int, PageId], orphans: dict[BranchId, Pag
 
 def load(db: Rdict, engine: Engine) -> Stored | None:
     """Fill an engine with the stored refs. None for a store that never had a cut. Raises Damaged."""
-    raw = db.get(HEAD)
+    try:
+        raw = db.get(HEAD)
+    except Exception as error:
+        # RocksDB's have no class.
+        raise Damaged("refs", f"the refs of the store can't be read: {error}") from error
     if raw is None:
         return None
     try:
@@ -79,13 +84,15 @@ def load(db: Rdict, engine: Engine) -> Stored | None:
         orphans = _load_branches(db, engine)
         _load_snapshots(db, engine)
         _link_latest(db, engine)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise Damaged("refs", f"the refs of the store are damaged: {error!r}") from error
+    except OSError as error:
+        raise Damaged("refs", f"the refs of the store can't be read: {error.strerror}") from error
     return Stored(position, orphans)
 
 
 def events(db: Rdict, limit: int) -> list[dict[str, object]]:
-    """The newest stored operation-log lines, oldest first. O(limit)."""
+    """The newest stored operation-log lines, oldest first. O(limit). Raises OSError (EIO): they can't be read."""
     found: list[dict[str, object]] = []
     iterator = db.iter()
     iterator.seek_for_prev(_EVENT + b"\xff" * 8)
@@ -94,6 +101,8 @@ def events(db: Rdict, limit: int) -> list[dict[str, object]]:
             break
         found.append(json.loads(iterator.value()))
         iterator.prev()
+    if not iterator.valid():
+        database.check(iterator)
     found.reverse()
     return found
 
@@ -208,11 +217,8 @@ def _link_latest(db: Rdict, engine: Engine) -> None:
 
 
 def _values(db: Rdict, prefix: bytes) -> Iterator[dict[str, Any]]:
-    iterator = db.iter()
-    iterator.seek(prefix)
-    while iterator.valid() and iterator.key().startswith(prefix):
-        yield json.loads(iterator.value())
-        iterator.next()
+    for _, value in database.records(db, prefix):
+        yield json.loads(value)
 
 
 def _branch_key(branch: BranchId) -> bytes:

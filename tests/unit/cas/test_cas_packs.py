@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -333,7 +334,11 @@ def test_scan_refuses_what_is_no_pack(writer: PackWriter, reader: PackReader, tm
     path.write_bytes(b"NOTAPACK" + whole[8:])
     with pytest.raises(PackDamaged, match="not a pack"):
         list(reader.scan(1))
-    path.write_bytes(whole[:8] + b"\1\0\0\0" + whole[12:])
+    later = whole[:8] + b"\1\0\0\0" + whole[12:28]
+    path.write_bytes(later + whole[28:])
+    with pytest.raises(PackDamaged, match="checksum"):
+        list(reader.scan(1))
+    path.write_bytes(later + zlib.crc32(later).to_bytes(4, "little") + whole[32:])
     with pytest.raises(VersionUnknown) as caught:
         list(reader.scan(1))
     assert (caught.value.path, caught.value.version) == (path, 1)
