@@ -61,6 +61,11 @@ class Attributes:
         """As mtime."""
         return self.mtime_ns
 
+    @property
+    def btime_ns(self) -> int:
+        """As mtime."""
+        return self.mtime_ns
+
 
 def directory_node(view: ViewNo, which: int) -> NodeId:
     """Node id of a control directory of the branch with this view."""

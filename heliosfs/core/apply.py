@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from heliosfs.core import adopt, attributes, data, namespace, oplog, pathrestore, rename, versions
+from heliosfs.core import adopt, attributes, data, namespace, oplog, pathrestore, ranges, rename, versions
 from heliosfs.core.engine import Engine, Placed
 from heliosfs.core.ids import Lsn
 from heliosfs.core.oplog import Record
@@ -20,6 +20,9 @@ _RULES: Final[dict[type[Record], Callable[[Engine, Any, Any], Any]]] = {
     oplog.Rename: rename.apply_rename,
     oplog.SetXattr: attributes.apply_set_xattr,
     oplog.RemoveXattr: attributes.apply_remove_xattr,
+    oplog.CopyRange: ranges.apply_copy,
+    oplog.Fallocate: ranges.apply_fallocate,
+    oplog.MakeUnnamed: namespace.apply_make_unnamed,
     oplog.Checkpoint: versions.apply_checkpoint,
     oplog.Fork: versions.apply_fork,
     oplog.Restore: versions.apply_restore,

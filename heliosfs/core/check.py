@@ -72,6 +72,8 @@ def check_tree(tree: View | State, pages: Pages, where: str, wrong: list[str]) -
             _check_directory(ino, inode, inodes, pages, where, wrong, links, subdirectories)
         elif inode.is_file():
             _check_extents(inode, pages, where, wrong)
+            if inode.parent:
+                wrong.append(f"{where}: file {ino} has a name and is marked as made without")
     root = inodes.get(ROOT_INO)
     if root is None or not root.is_dir():
         wrong.append(f"{where}: no root directory")

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from heliosfs.core.engine import Engine, Placed
 
 
-def _regular(engine: Engine, view: ViewNo, ino: Ino) -> Inode:
+def regular(engine: Engine, view: ViewNo, ino: Ino) -> Inode:
+    """The inode of a file with content. Raises FsError: ESTALE, EISDIR, EINVAL."""
     inode = engine.inode(view, ino)
     if not inode.is_file():
         raise FsError(errno.EISDIR if inode.is_dir() else errno.EINVAL)
@@ -31,7 +32,7 @@ def plan_write(engine: Engine, view: ViewNo, ino: Ino, offset: int, length: int,
         FsError: EROFS, ESTALE, EISDIR, EINVAL (no regular file), EFBIG.
     """
     engine.writable(view)
-    inode = _regular(engine, view, ino)
+    inode = regular(engine, view, ino)
     if offset < 0 or offset + length > MAX_SIZE:
         raise FsError(errno.EFBIG)
     if inode.tree is not None and offset < inode.size:
@@ -76,5 +77,5 @@ def plan_read(engine: Engine, view: ViewNo, ino: Ino, offset: int, length: int) 
     Raises:
         FsError: ESTALE, EISDIR, EINVAL. NeedPages.
     """
-    inode = _regular(engine, view, ino)
+    inode = regular(engine, view, ino)
     return extent.pieces(inode.tree, offset, min(length, inode.size - offset), engine.pages)

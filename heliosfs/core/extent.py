@@ -6,7 +6,8 @@ disjoint and end within the file's size (invariant 2); what no extent covers is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TypeAlias
 
 from cas.digest import ChunkId
@@ -49,15 +50,26 @@ Source: TypeAlias = LogData | ChunkRef
 
 
 class Extent(NamedTuple):
-    """`length` bytes, from `start` in `source`."""
+    """`length` bytes, from `start` in `source`.
+
+    Attributes:
+        loose: What follows it was not there when its chunk was cut (a copy or a collapse joined the two), so
+            the chunk's end may not be where its content would end it: it has to be cut again.
+    """
 
     length: int
     source: Source
     start: int
+    loose: bool = False
 
     def is_whole_chunk(self) -> bool:
-        """Whether it covers a chunk from end to end."""
-        return self.start == 0 and type(self.source) is ChunkRef and self.source.length == self.length
+        """Whether it covers a chunk from end to end, and may stay so."""
+        return (
+            self.start == 0
+            and type(self.source) is ChunkRef
+            and self.source.length == self.length
+            and not self.loose
+        )
 
 
 class Piece(NamedTuple):
@@ -85,9 +97,18 @@ def append(tree: Tree, offset: int, extent: Extent, pages: Pages) -> Tree:
 
 def punch(tree: Tree, begin: int, end: int, pages: Pages) -> tuple[Tree, int]:
     """Make [begin, end) a hole. Returns the tree and the bytes freed. O((1 + pieces hit) * log n)."""
-    if tree is None:
-        return None, 0
+    changes, freed = _cleared(tree, begin, end, pages)
+    if not changes:
+        return tree, 0
+    return radix.update(tree, sorted(changes.items()), pages), freed
+
+
+def _cleared(tree: Tree, begin: int, end: int, pages: Pages) -> tuple[dict[int, Extent | None], int]:
+    """What has to change for [begin, end) to be a hole, by offset, and the bytes that this frees."""
+    changes: dict[int, Extent | None] = {}
     freed = 0
+    if tree is None:
+        return changes, freed
     before = radix.floor(tree, begin, pages)
     hit: list[tuple[int, Extent]] = []
     if before is not None and before[0] + before[1].length > begin:
@@ -97,9 +118,6 @@ def punch(tree: Tree, begin: int, end: int, pages: Pages) -> tuple[Tree, int]:
             if offset >= end:
                 break
             hit.append((offset, extent))
-    if not hit:
-        return tree, 0
-    changes: dict[int, Extent | None] = {}
     for offset, extent in hit:
         stop = offset + extent.length
         freed += min(stop, end) - max(offset, begin)
@@ -108,7 +126,71 @@ def punch(tree: Tree, begin: int, end: int, pages: Pages) -> tuple[Tree, int]:
             changes[offset] = Extent(begin - offset, extent.source, extent.start)
         if stop > end:
             changes[end] = Extent(stop - end, extent.source, extent.start + end - offset)
-    return radix.update(tree, sorted(changes.items()), pages), freed
+    return changes, freed
+
+
+def slice_of(tree: Tree, begin: int, end: int, pages: Pages, limit: int = sys.maxsize) -> list[tuple[int, Extent]]:
+    """(offset, extent) of what lies in [begin, end), what reaches beyond it clipped; the first `limit` of them.
+
+    O(log n + extents).
+    """
+    found: list[tuple[int, Extent]] = []
+    if tree is None or begin >= end:
+        return found
+    first = radix.floor(tree, begin, pages)
+    for at, extent in radix.items(tree, pages, first[0] if first is not None else begin):
+        if at >= end or len(found) >= limit:
+            break
+        stop = at + extent.length
+        if stop <= begin:
+            continue
+        if at < begin or stop > end:
+            skip = max(begin - at, 0)
+            extent = Extent(min(stop, end) - at - skip, extent.source, extent.start + skip)
+            at += skip
+        found.append((at, extent))
+    return found
+
+
+def graft(tree: Tree, begin: int, end: int, laid: Sequence[tuple[int, Extent]], pages: Pages) -> tuple[Tree, int]:
+    """Replace [begin, end) by `laid`, which lies within it; the rest of it becomes a hole.
+
+    Returns the tree and the bytes newly allocated (negative: freed). O((extents hit and laid) * log n).
+    """
+    changes, freed = _cleared(tree, begin, end, pages)
+    changes.update(laid)
+    tree = radix.update(tree, sorted(changes.items(), key=_offset), pages)
+    for seam in (begin, end):
+        tree = loosen(tree, seam, pages)
+    return tree, sum([extent.length for _, extent in laid]) - freed
+
+
+def shift(tree: Tree, begin: int, by: int, pages: Pages) -> Tree:
+    """Move all that lies at or behind `begin` by so many bytes; backwards only over a hole.
+
+    An extent that reaches over `begin` is cut in two. O(log n + extents behind).
+    """
+    moved = slice_of(tree, begin, 1 << 64, pages)
+    if not moved:
+        return tree
+    changes, _ = _cleared(tree, begin, 1 << 64, pages)
+    changes.update((at + by, extent) for at, extent in moved)
+    return loosen(radix.update(tree, sorted(changes.items(), key=_offset), pages), begin + by, pages)
+
+
+def loosen(tree: Tree, seam: int, pages: Pages) -> Tree:
+    """Two whole chunks that have been joined at `seam` may not both stay: the first is cut again (invariant 1)."""
+    right = radix.get(tree, seam, pages)
+    if right is None or not right.is_whole_chunk():
+        return tree
+    left = radix.floor(tree, seam - 1, pages)
+    if left is None or left[0] + left[1].length != seam or not left[1].is_whole_chunk():
+        return tree
+    return radix.insert(tree, left[0], left[1]._replace(loose=True), pages)
+
+
+def _offset(change: tuple[int, Extent | None]) -> int:
+    return change[0]
 
 
 def pieces(tree: Tree, offset: int, length: int, pages: Pages) -> list[Piece]:

@@ -30,7 +30,8 @@ class Inode:
         mtime_ns, ctime_ns, btime_ns: Nanoseconds since 1970, may be negative. ctime is unique per change in a
             store (the door's clock never stands still), so equal numbers and ctimes mean equal records.
         atime_set_ns: What utimensat set, None if it never did.
-        parent: Of a directory: the directory that holds it (its own number for the root); else 0.
+        parent: Of a directory: the directory that holds it (its own number for the root). Of a regular file
+            that was made without a name and has none yet: the directory it was made in. Else 0.
         target: Of a symbolic link: where it points.
         xattrs: Never edited, only replaced.
         tree: Directory entries or extents.

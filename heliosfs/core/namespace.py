@@ -15,7 +15,7 @@ from heliosfs.core.directory import NAME_MAX, Dentry
 from heliosfs.core.errors import FsError
 from heliosfs.core.ids import Ino, Lsn, ViewNo
 from heliosfs.core.inode import Inode
-from heliosfs.core.oplog import Link, Make, RemoveDirectory, Unlink
+from heliosfs.core.oplog import Link, Make, MakeUnnamed, RemoveDirectory, Unlink
 from heliosfs.core.refs import Branch
 
 if TYPE_CHECKING:
@@ -90,12 +90,16 @@ def plan_make(
         raise FsError(errno.EEXIST)
     if kind == stat.S_IFDIR and directory_inode.nlink >= LINK_MAX:
         raise FsError(errno.EMLINK)
-    if directory_inode.mode & stat.S_ISGID:
-        gid = directory_inode.gid
-        if kind == stat.S_IFDIR:
-            mode |= stat.S_ISGID
+    gid = _group_for(directory_inode, gid)
+    if kind == stat.S_IFDIR:
+        mode |= directory_inode.mode & stat.S_ISGID
     ino = engine.fresh_ino(engine.branches[view])
     return Make(view, parent, ino, now_ns, mode, uid, gid, rdev, name, target)
+
+
+def _group_for(parent: Inode, gid: int) -> int:
+    """The group of what is made in a directory: its own if that is set-group-ID."""
+    return parent.gid if parent.mode & stat.S_ISGID else gid
 
 
 def apply_make(engine: Engine, record: Make, place: Placed) -> Inode:
@@ -129,14 +133,54 @@ def apply_make(engine: Engine, record: Make, place: Placed) -> Inode:
     return inode
 
 
+def plan_make_unnamed(
+    engine: Engine, view: ViewNo, parent: Ino, mode: int, uid: int, gid: int, now_ns: int
+) -> MakeUnnamed:
+    """Plan a regular file without a name, as open(2) with O_TMPFILE makes it in a directory.
+
+    Raises:
+        FsError: ENOTDIR, ENOENT (the directory is removed), EINVAL (no regular file), EROFS, ESTALE.
+    """
+    directory_inode = parent_directory(engine, view, parent)
+    if stat.S_IFMT(mode) != stat.S_IFREG:
+        raise FsError(errno.EINVAL)
+    ino = engine.fresh_ino(engine.branches[view])
+    return MakeUnnamed(view, parent, ino, now_ns, mode, uid, _group_for(directory_inode, gid))
+
+
+def apply_make_unnamed(engine: Engine, record: MakeUnnamed, place: Placed) -> Inode:
+    """The new inode, in the side table until it is linked or forgotten. It does not touch its directory."""
+    branch = engine.branches[record.view]
+    engine.take_ino(branch, record.ino)
+    inode = Inode(
+        record.ino,
+        Lsn(place.lsn),
+        record.mode,
+        record.uid,
+        record.gid,
+        record.now_ns,
+        nlink=0,
+        parent=record.parent,
+    )
+    parent = engine.inode(record.view, record.parent)
+    if parent.xattrs:
+        acl.inherit(inode, parent)
+    branch.orphans[record.ino] = inode
+    return inode
+
+
 def plan_link(engine: Engine, view: ViewNo, ino: Ino, parent: Ino, name: bytes, now_ns: int) -> Link:
-    """Plan a further name. Raises FsError: EPERM for a directory, EEXIST, EMLINK, ENOENT (unlinked), ..."""
+    """Plan a further name, or the first one of a file made without (a file that lost its last gets no more).
+
+    Raises:
+        FsError: EPERM for a directory, EEXIST, EMLINK, ENOENT (unlinked), ...
+    """
     directory_inode = parent_directory(engine, view, parent)
     check_name(name)
     inode = engine.inode(view, ino)
     if inode.is_dir():
         raise FsError(errno.EPERM)
-    if inode.nlink == 0:
+    if inode.nlink == 0 and not inode.parent:
         raise FsError(errno.ENOENT)
     if directory.find(directory_inode.tree, name, engine.pages) is not None:
         raise FsError(errno.EEXIST)
@@ -151,6 +195,11 @@ def apply_link(engine: Engine, record: Link, place: Placed) -> Inode:
     lsn = Lsn(place.lsn)
     parent = engine.edit(branch, record.parent, lsn)
     inode = engine.edit(branch, record.ino, lsn)
+    if inode.nlink == 0:
+        # Made without a name: from the side table into the tree.
+        del branch.orphans[record.ino]
+        inode.parent = Ino(0)
+        branch.head.add(inode)
     inode.nlink += 1
     inode.ctime_ns = record.now_ns
     dentry = Dentry(record.name, record.ino, inode.mode >> 12 & 0o17)

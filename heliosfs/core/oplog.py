@@ -226,6 +226,52 @@ class RemoveXattr(Record):
     name: bytes
 
 
+@_record(10, "I Q Q I Q Q Q q")
+@dataclass(slots=True)
+class CopyRange(Record):
+    """The file holds at `offset` what `length` bytes from `source_offset` of the source hold at this position.
+
+    The source may be of another view. It is named, not spelled out, so that a record does not grow with the
+    extents: whoever applies this record has the source as it was, for the same records led there.
+    """
+
+    view: ViewNo
+    ino: Ino
+    offset: int
+    source_view: ViewNo
+    source_ino: Ino
+    source_offset: int
+    length: int
+    now_ns: int
+
+
+@_record(11, "I Q I Q Q q")
+@dataclass(slots=True)
+class Fallocate(Record):
+    """fallocate(2) with these flags."""
+
+    view: ViewNo
+    ino: Ino
+    mode: int
+    offset: int
+    length: int
+    now_ns: int
+
+
+@_record(12, "I Q Q q I I I")
+@dataclass(slots=True)
+class MakeUnnamed(Record):
+    """A new regular file without a name, as O_TMPFILE makes it, owned as if made in `parent`."""
+
+    view: ViewNo
+    parent: Ino
+    ino: Ino
+    now_ns: int
+    mode: int
+    uid: int
+    gid: int
+
+
 # --- versions ------------------------------------------------------------------------------------------
 
 SNAPSHOT_KINDS: Final = ("user", "auto", "restore", "import", "base")

@@ -4,6 +4,7 @@ types.py      values that go in and out
 door.py       plan, append, apply; pages loaded on demand; time
 immediate.py  the same without a coroutine: done at once, or pages or room are asked for
 files.py      what a kernel asks of a tree
+ranges.py     copies by reference, fallocate, holes, files without a name
 versions.py   checkpoint, fork, restore, discard; questions about branches and snapshots
 observing.py  status, stats, the operation log
 adopting.py   making a branch equal to an imported tree

@@ -28,13 +28,13 @@ from heliosfs.core.ids import (
 from heliosfs.core.oplog import AssignView
 from heliosfs.core.refs import Branch, Snapshot
 from heliosfs.core.view import State
-from heliosfs.filesystem.files import FileOperations
+from heliosfs.filesystem.ranges import RangeOperations
 from heliosfs.filesystem.types import BranchInfo, Caller, Entry, Invalidator, Outcome, SnapshotInfo
 
 _HASH_STEP: Final = 1 << 20
 
 
-class VersionOperations(FileOperations):
+class VersionOperations(RangeOperations):
     """Branches and snapshots. `view` is a branch's view where nothing else is said."""
 
     invalidators: list[Invalidator]

@@ -13,9 +13,17 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from heliosfs.core import cut as cuts
-from heliosfs.core import directory, extent
+from heliosfs.core import directory, extent, namespace
 from heliosfs.core.errors import FsError
 from heliosfs.core.ids import Ino, Lsn, ViewNo
+from heliosfs.core.ranges import (
+    COLLAPSE_RANGE,
+    INSERT_RANGE,
+    KEEP_SIZE,
+    PUNCH_HOLE,
+    UNSHARE_RANGE,
+    ZERO_RANGE,
+)
 from tests.support.corelab import CoreLab, assert_canonical
 
 
@@ -42,6 +50,19 @@ def walk(root: Thing, path: bytes) -> Thing | None:
 NAMES = st.sampled_from([b"a", b"b", b"c", b"\xff\xfe", b"d" * 255])
 DIRS = st.sampled_from([b"", b"d1", b"d2", b"d1/e", b"many"])
 AT = st.integers(0, 300_000)
+EDGES = st.one_of(st.integers(0, 300_000), st.integers(0, 70).map(lambda block: block * 4096))
+MODES = st.sampled_from(
+    [
+        0,
+        KEEP_SIZE,
+        PUNCH_HOLE | KEEP_SIZE,
+        ZERO_RANGE,
+        ZERO_RANGE | KEEP_SIZE,
+        COLLAPSE_RANGE,
+        INSERT_RANGE,
+        UNSHARE_RANGE,
+    ]
+)
 SIZES = st.sampled_from([1, 10, 4096, 70_000, 200_000])
 
 
@@ -96,7 +117,7 @@ class CoreAgainstModel(RuleBasedStateMachine):
         assert possible and holder is not None
         holder.names[name] = Thing(kind, 0o644)
 
-    def files(self, view: ViewNo) -> list[bytes]:
+    def files(self, model: Thing) -> list[bytes]:
         """Paths of the regular files of a model, sorted: rules pick among what exists."""
         found: list[bytes] = []
 
@@ -107,13 +128,13 @@ class CoreAgainstModel(RuleBasedStateMachine):
                 else:
                     found.append(path + name)
 
-        visit(self.models[view], b"")
+        visit(model, b"")
         return found
 
     @rule(i=st.integers(0, 5), f=st.integers(0, 3), size=SIZES, at=AT, seed=st.integers(0, 99))
     def write(self, i: int, f: int, size: int, at: int, seed: int) -> None:
         view = self.view(i)
-        files = self.files(view)
+        files = self.files(self.models[view])
         if not files:
             return
         path = files[f % len(files)]
@@ -128,7 +149,7 @@ class CoreAgainstModel(RuleBasedStateMachine):
     @rule(i=st.integers(0, 5), f=st.integers(0, 3), size=st.integers(0, 300_000))
     def truncate(self, i: int, f: int, size: int) -> None:
         view = self.view(i)
-        files = self.files(view)
+        files = self.files(self.models[view])
         if not files:
             return
         path = files[f % len(files)]
@@ -137,6 +158,95 @@ class CoreAgainstModel(RuleBasedStateMachine):
         self.lab.truncate(view, self.lab.ino(view, path), size)
         del thing.data[size:]
         thing.data.extend(bytes(size - len(thing.data)))
+
+    @rule(
+        views=st.tuples(st.integers(0, 5), st.integers(0, 5)),
+        files=st.tuples(st.integers(0, 3), st.integers(0, 3)),
+        old=st.integers(0, 20),
+        ats=st.tuples(EDGES, EDGES),
+        length=EDGES,
+    )
+    def copy_range(
+        self, views: tuple[int, int], files: tuple[int, int], old: int, ats: tuple[int, int], length: int
+    ) -> None:
+        """Between files of one view, of two, and from a snapshot."""
+        view = self.view(views[1])
+        names = [name for v, name in self.snapshots if v == view]
+        from_old = bool(names) and old % 3 == 0
+        source_view = self.view(views[0])
+        model = self.models[source_view]
+        if from_old:
+            name = names[old % len(names)]
+            source_view, model = self.lab.snapshot_view(view, name), self.snapshots[view, name]
+        sources, targets = self.files(model), self.files(self.models[view])
+        if not sources or not targets:
+            return
+        source, target = sources[files[0] % len(sources)], targets[files[1] % len(targets)]
+        origin, thing = walk(model, source), walk(self.models[view], target)
+        assert origin is not None and thing is not None
+        data = bytes(origin.data[ats[0] : ats[0] + length])
+        overlapping = origin is thing and ats[0] < ats[1] + len(data) and ats[1] < ats[0] + len(data)
+        ends = (source_view, self.lab.ino(source_view, source)), (view, self.lab.ino(view, target))
+        try:
+            copied = self.lab.copy(ends[0], ats[0], ends[1], ats[1], length)
+        except FsError:
+            assert overlapping
+            return
+        assert copied == len(data) and not overlapping
+        if data:
+            thing.data.extend(bytes(max(ats[1] - len(thing.data), 0)))
+            thing.data[ats[1] : ats[1] + len(data)] = data
+
+    @rule(i=st.integers(0, 5), f=st.integers(0, 3), mode=MODES, at=EDGES, length=EDGES)
+    def fallocate(self, i: int, f: int, mode: int, at: int, length: int) -> None:
+        view = self.view(i)
+        files = self.files(self.models[view])
+        if not files:
+            return
+        path = files[f % len(files)]
+        thing = walk(self.models[view], path)
+        assert thing is not None
+        data, size = thing.data, len(thing.data)
+        possible = length > 0
+        if mode in (COLLAPSE_RANGE, INSERT_RANGE):
+            aligned = at % 4096 == 0 and length % 4096 == 0
+            possible = possible and aligned and (at if mode == INSERT_RANGE else at + length) < size
+        try:
+            self.lab.fallocate(view, self.lab.ino(view, path), mode, at, length)
+        except FsError:
+            assert not possible
+            return
+        assert possible
+        if mode == COLLAPSE_RANGE:
+            del data[at : at + length]
+        elif mode == INSERT_RANGE:
+            data[at:at] = bytes(length)
+        else:
+            if not mode & KEEP_SIZE:
+                data.extend(bytes(max(at + length - size, 0)))
+            if mode & (PUNCH_HOLE | ZERO_RANGE):
+                stop = min(at + length, len(data))
+                data[at:stop] = bytes(max(stop - at, 0))
+
+    @rule(i=st.integers(0, 5), where=DIRS, name=NAMES, seed=st.integers(0, 99), cut=st.booleans())
+    def link_unnamed(self, i: int, where: bytes, name: bytes, seed: int, cut: bool) -> None:
+        """A file made without a name is written, perhaps stored, and given one."""
+        view = self.view(i)
+        holder, path = self.place(view, where, name)
+        inode = self.lab.make_unnamed(view)
+        self.lab.write(view, inode.ino, 0, blob(seed, 5000))
+        if cut:
+            self.begin_cut()
+            self.finish_cut(False)
+        self.lab.check()
+        possible = holder is not None and holder.kind == stat.S_IFDIR and name not in holder.names
+        try:
+            self.lab.do(namespace.plan_link, view, inode.ino, *self.lab.split(view, path), self.lab.now())
+        except FsError:
+            assert not possible
+            return
+        assert possible and holder is not None
+        holder.names[name] = Thing(stat.S_IFREG, 0o644, bytearray(blob(seed, 5000)))
 
     @rule(i=st.integers(0, 5), where=DIRS, name=NAMES, value=st.binary(max_size=20))
     def xattr(self, i: int, where: bytes, name: bytes, value: bytes) -> None:
@@ -324,6 +434,10 @@ class CoreAgainstModel(RuleBasedStateMachine):
         for (view, name), model in self.snapshots.items():
             branch = self.lab.engine.branches[view]
             _compare(self.lab, branch.snapshots[name].state, model)
+        again = self.lab.replayed()
+        again.check()
+        for view, model in self.models.items():
+            _compare(again, again.tree(view), model)
 
     def _same(self, view: ViewNo, model: Thing) -> None:
         _compare(self.lab, self.lab.tree(view), model)

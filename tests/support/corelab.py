@@ -10,7 +10,7 @@ from typing import Any
 from cas import chunker
 from cas.digest import ChunkId, chunk_id
 from heliosfs.core import cut as cuts
-from heliosfs.core import extent, namespace, oplog, pages, pathrestore, radix, recut, rename, versions
+from heliosfs.core import extent, namespace, oplog, pages, pathrestore, radix, ranges, recut, rename, versions
 from heliosfs.core.apply import apply
 from heliosfs.core.attributes import SetAttr, plan_remove_xattr, plan_set_attributes, plan_set_xattr
 from heliosfs.core.check import check
@@ -147,6 +147,23 @@ class CoreLab:
         assert start + length <= len(data)
         return data[start : start + length]
 
+    def copy(self, source: tuple[ViewNo, Ino], at: int, target: tuple[ViewNo, Ino], to: int, length: int) -> int:
+        record = ranges.plan_copy(self.engine, source, at, target, to, length, self.now())
+        if record is None:
+            return 0
+        self.carry_out(record)
+        return record.length
+
+    def fallocate(self, view: ViewNo, ino: Ino, mode: int, offset: int, length: int) -> None:
+        self.do(ranges.plan_fallocate, view, ino, mode, offset, length, self.now())
+
+    def seek(self, view: ViewNo, ino: Ino, offset: int, whence: int) -> int:
+        return ranges.plan_seek(self.engine, view, ino, offset, whence)
+
+    def make_unnamed(self, view: ViewNo, parent: bytes = b"", mode: int = 0o100644) -> Inode:
+        made: Inode = self.do(namespace.plan_make_unnamed, view, self.ino(view, parent), mode, 0, 0, self.now())
+        return made
+
     # --- versions ------------------------------------------------------------------------------------
 
     def checkpoint(self, view: ViewNo, name: bytes) -> None:
@@ -166,6 +183,21 @@ class CoreLab:
     def restore_path(self, view: ViewNo, name: bytes, path: bytes) -> Any:
         return self.do(pathrestore.plan_restore_path, view, name, path, 0, 0, self.now())
 
+    def snapshot_view(self, view: ViewNo, name: bytes) -> ViewNo:
+        """The view number of a snapshot, given at the first call."""
+        snapshot = self.engine.branches[view].snapshots[name]
+        if not snapshot.view:
+            self.carry_out(oplog.AssignView(view, snapshot.id, self.engine.next_view))
+        return snapshot.view
+
+    def replayed(self) -> CoreLab:
+        """Another lab to which the same log has led."""
+        other = CoreLab()
+        other.payloads, other.chunks = self.payloads, self.chunks
+        for kind, body, place in self.log:
+            apply(other.engine, oplog.decode(kind, body), place)
+        return other
+
     # --- storing -------------------------------------------------------------------------------------
 
     def cut(self) -> dict[int, PageId]:
@@ -184,8 +216,8 @@ class CoreLab:
             table = radix.update(base, [(i, n and self._stored(n, cut, memo)) for i, n in changes], self.pages)
             assert table is not None
             roots[id(state)] = self.store(table)
-        for source, ranges in cut.moves:
-            extent.move(source, ranges)
+        for source, moved in cut.moves:
+            extent.move(source, moved)
         cuts.finish(self.engine, cut, roots)
         return roots
 
