@@ -15,6 +15,7 @@ from heliosfs.core.ids import INO_BITS, INO_MASK, Ino, Lsn, NodeId, ViewNo, node
 from heliosfs.core.inode import Inode
 from heliosfs.filesystem.immediate import Immediate
 from heliosfs.filesystem.types import Caller, Entry, StatFs
+from heliosfs.storage.backing import BackingFile, BackingFiles, BackingPlan
 
 
 class FileOperations(Immediate):
@@ -24,6 +25,8 @@ class FileOperations(Immediate):
     where it changes something, EROFS in a snapshot; OSError ENOSPC or EIO from the log. When pages are in
     memory nothing suspends.
     """
+
+    backings: BackingFiles
 
     # --- looking -------------------------------------------------------------------------------------
 
@@ -123,6 +126,18 @@ class FileOperations(Immediate):
         """Up to `size` bytes from `offset`; b"" at the end. Raises FsError EISDIR, EINVAL, EIO."""
         plan = await self.settled(self.try_plan_read, node, offset, size)
         return await self.reader.read(plan) if plan else b""
+
+    async def backing(self, node: NodeId) -> BackingFile | None:
+        """A plain file with the content of a stored file, verified, shared by all that have this content.
+
+        Give it back to `backings` when nobody reads it any more. None: there is no such file to be had, and
+        `read` serves as always.
+        """
+        plan = await self.settled(self._plan_backing, node)
+        return await self.backings.take(plan) if plan is not None else None
+
+    def _plan_backing(self, node: NodeId) -> BackingPlan | None:
+        return self.backings.plan(self.try_getattr(node), self.engine.pages)
 
     async def write(self, node: NodeId, offset: int, content: bytes, caller: Caller) -> int:
         """Write all of `content`, at most 1 MiB, at `offset`. Returns its length.

@@ -22,6 +22,7 @@ from heliosfs.core.errors import Damaged
 from heliosfs.core.ids import Ino, Lsn
 from heliosfs.filesystem.adopting import Adopting
 from heliosfs.storage import refstore
+from heliosfs.storage.backing import BackingFiles
 from heliosfs.storage.layout import StoreLayout
 from heliosfs.storage.log import GroupCommit, Log, Place
 from heliosfs.storage.pagestore import PageCache, PageStore
@@ -40,11 +41,13 @@ class StoreOptions:
         memory: Bytes for decoded pages and chunks; not the whole process.
         log: Bytes that the log may hold before writers wait.
         commit_s: What is older than this survives power loss.
+        backing: Bytes of disk for the backing files of `-o cache=shared`.
     """
 
     memory: int = 128 << 20
     log: int = 1 << 30
     commit_s: float = 1.0
+    backing: int = 4 << 30
 
 
 class Filesystem(Adopting):
@@ -89,6 +92,7 @@ async def open_filesystem(
         finally:
             with trio.CancelScope(shield=True):
                 await fs.pool.close()
+            fs.backings.close()
             fs.reader.close()
             fs.log.close()
     finally:
@@ -141,6 +145,8 @@ def _assemble(layout: StoreLayout, options: StoreOptions) -> Filesystem:
     fs.page_store = page_store
     fs.chunks = ChunkCache(options.memory - options.memory // 2)
     fs.reader = Reader(log, index, PackReader(layout.packs_dir), fs.chunks)
+    fs.backings = BackingFiles(layout.backing_dir, fs.reader, options.backing)
+    fs.backings.start()
     fs.store_path = layout.path
     fs.layout = layout
     fs.invalidators = []

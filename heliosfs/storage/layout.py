@@ -29,14 +29,14 @@ VERSION: Final = 0
 _FIRST_LINE: Final = "heliosfs store"
 _ID_LINE: Final = re.compile("id ([0-9a-f]{32})")
 _DIRECTORIES: Final = ("log", "packs", "db")
-_OURS: Final = frozenset(("format", "format.new", "lock", "socket", "log", "packs", "db", "daemon.log"))
+_OURS: Final = frozenset(("format", "format.new", "lock", "socket", "log", "packs", "db", "daemon.log", "backing"))
 
 
 class StoreLayout:
     """An open store: the lock is held until `close`.
 
     Attributes:
-        path: Its directory. log_dir, packs_dir, db_dir, socket, daemon_log: what is in it.
+        path: Its directory. log_dir, packs_dir, db_dir, backing_dir, socket, daemon_log: what is in it.
         store_id: 32 hex digits, random, for ever.
     """
 
@@ -45,6 +45,7 @@ class StoreLayout:
         self.log_dir = path / "log"
         self.packs_dir = path / "packs"
         self.db_dir = path / "db"
+        self.backing_dir = path / "backing"
         self.socket = path / "socket"
         self.daemon_log = path / "daemon.log"
         self.store_id = ""

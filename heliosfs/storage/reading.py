@@ -165,6 +165,10 @@ class Reader:
                 raise Damaged(id_.hex(), f"chunk {id_.hex()} is damaged: {error}") from error
         return loaded
 
+    def chunk(self, id_: ChunkId) -> bytes:
+        """One chunk, read and verified past the cache. For threads; blocks. Raises Damaged."""
+        return self._load([id_])[id_]
+
     def close(self) -> None:
         """Close the packs."""
         self._packs.close()
