@@ -7,12 +7,14 @@ stands for it, on which way it came, who may give it, how its reply is written.
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from heliosfs.control.door import Versions
 from heliosfs.control.names import check_form, check_itself, check_new
 from heliosfs.control.snapshotroots import SnapshotRoots
+from heliosfs.core.errors import FsError
 from heliosfs.core.ids import Lsn, ViewNo
 from heliosfs.filesystem.types import BranchInfo, Caller, Outcome, SnapshotInfo
 
@@ -34,6 +36,12 @@ class Target:
     view: ViewNo
     caller: Caller
     now_ns: int
+
+
+def check_owner(branch: BranchInfo, caller: Caller) -> None:
+    """Whether the caller may use what belongs to a branch: its owner and root may. Raises FsError EACCES."""
+    if caller.uid and caller.uid != branch.owner_uid:
+        raise FsError(errno.EACCES, "only the branch's owner or root may do this")
 
 
 class Command(Protocol):
@@ -79,7 +87,7 @@ class Fork:
 
 @dataclass(slots=True, frozen=True)
 class Discard:
-    """Discard a branch below this one."""
+    """Discard a branch below this one; its own owner may, if this one is his, too."""
 
     name: bytes
 
@@ -88,9 +96,11 @@ class Discard:
 
     async def run(self, target: Target) -> Outcome:
         fs = target.fs
-        child = fs.find_branch(fs.branch(target.view).path + b"/" + self.name).view
-        outcome = await fs.discard(child, target.caller)
-        target.roots.drop_branch(child)
+        child = fs.find_branch(fs.branch(target.view).path + b"/" + self.name)
+        # Whoever may remove the name could not remove what a directory of somebody else's holds, either.
+        check_owner(child, target.caller)
+        outcome = await fs.discard(child.view, target.caller)
+        target.roots.drop_branch(child.view)
         return outcome
 
 

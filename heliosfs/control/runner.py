@@ -11,9 +11,9 @@ import errno
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
-from heliosfs.control.commands import Command, Target
+from heliosfs.control.commands import Command, Target, check_owner
 from heliosfs.control.door import Versions
 from heliosfs.control.reply import Reply
 from heliosfs.control.snapshotroots import SnapshotRoots
@@ -25,6 +25,7 @@ from heliosfs.filesystem.types import Caller
 
 AfterReply: TypeAlias = Callable[[Callable[[], Awaitable[None]]], None]
 """Has something done once the reply to the present request has gone out."""
+_NONE: Final[dict[bytes, Reply]] = {}
 
 
 class Commands:
@@ -37,7 +38,7 @@ class Commands:
     def __init__(self, fs: Versions, *, clock: Callable[[], int] = time.time_ns) -> None:
         self._fs = fs
         self._clock = clock
-        self._last: dict[tuple[ViewNo, bytes], Reply] = {}
+        self._last: dict[ViewNo, dict[bytes, Reply]] = {}
         self.roots = SnapshotRoots()
 
     def may(self, view: ViewNo, caller: Caller) -> None:
@@ -46,9 +47,8 @@ class Commands:
         Raises:
             FsError: EACCES; ESTALE for a dead branch.
         """
-        uid = caller.uid
-        if uid and self._fs.branch(view).owner_uid != uid:
-            raise FsError(errno.EACCES, "only the branch's owner or root may do this")
+        if caller.uid:
+            check_owner(self._fs.branch(view), caller)
 
     async def run(
         self, command: Command, view: ViewNo, caller: Caller, *, later: AfterReply | None = None
@@ -101,13 +101,12 @@ class Commands:
         A dead branch has none, and who may not use the branch does not leave his traces in it.
         """
         if reply.errno != errno.EACCES and self._fs.is_branch(view):
-            self._last[view, kind] = reply
+            self._last.setdefault(view, {})[kind] = reply
 
     def last(self, view: ViewNo, kind: bytes) -> Reply | None:
         """The branch's last result of this kind since the mount."""
-        return self._last.get((view, kind))
+        return self._last.get(view, _NONE).get(kind)
 
     def _drop(self, view: ViewNo) -> None:
-        """Forget the results of a dead view. O(results)."""
-        for key in [key for key in self._last if key[0] == view]:
-            del self._last[key]
+        """Forget the results of a dead view. O(1)."""
+        self._last.pop(view, None)

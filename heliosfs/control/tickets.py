@@ -7,19 +7,37 @@ and what a reader has begun to read. Invariant: node ids are never used again. M
 
 from __future__ import annotations
 
+import errno
 from itertools import count
+from typing import Final
 
 import trio
 
 from heliosfs.control.files import LATEST_INDEX, ControlFile
 from heliosfs.control.nodes import LINK_MODE, Attributes, shown_ino
 from heliosfs.control.reply import Reply
-from heliosfs.core.errors import StaleHandle
+from heliosfs.core.errors import FsError, StaleHandle
 from heliosfs.core.ids import CONTROL_VIEW, Ino, NodeId, ViewNo, node_id
 from heliosfs.filesystem.types import BranchInfo
 
 _FIRST_TICKET = 2
 """Node id 1 is FUSE's root."""
+
+
+TICKETS_MAX: Final = 4096
+"""Control files of one branch that processes may hold open at a time."""
+CONTENT_MAX: Final = 32 << 20
+"""Bytes of replies and reports that the tickets of one branch hold before it gets no more."""
+
+
+class Account:
+    """What the tickets of one branch take, so that one agent cannot take all of the daemon's memory."""
+
+    __slots__ = ("content_bytes", "tickets")
+
+    def __init__(self) -> None:
+        self.tickets = 0
+        self.content_bytes = 0
 
 
 class Ticket(Attributes):
@@ -30,7 +48,7 @@ class Ticket(Attributes):
         content: What reading gives: pinned, so that what is read in parts is of one piece.
     """
 
-    __slots__ = ("_behind", "_lock", "_start", "content", "file", "reply", "view")
+    __slots__ = ("_behind", "_lock", "_start", "account", "content", "file", "reply", "view")
 
     def __init__(self, file: ControlFile, branch: BranchInfo) -> None:
         view = branch.view
@@ -41,6 +59,7 @@ class Ticket(Attributes):
         self.view = view
         self.reply: Reply | None = None
         self.content = b""
+        self.account: Account | None = None
         self._lock: trio.Lock | None = None
         self._behind = 0
         self._start: int | None = 0
@@ -65,6 +84,8 @@ class Ticket(Attributes):
 
     def show(self, content: bytes, time_ns: int) -> None:
         """From now on it holds this."""
+        if self.account is not None:
+            self.account.content_bytes += len(content) - len(self.content)
         self.content = content
         self.size = len(content)
         self.mtime_ns = time_ns
@@ -113,12 +134,13 @@ class LatestLink(Attributes):
 class Tickets:
     """Every ticket and link that the kernel may know."""
 
-    __slots__ = ("_links", "_nodes", "_numbers")
+    __slots__ = ("_accounts", "_links", "_nodes", "_numbers")
 
     def __init__(self) -> None:
         self._numbers = count(_FIRST_TICKET)
         self._nodes: dict[NodeId, Ticket | LatestLink] = {}
         self._links: dict[ViewNo, LatestLink] = {}
+        self._accounts: dict[ViewNo, Account] = {}
 
     def __len__(self) -> int:
         return len(self._nodes)
@@ -129,9 +151,21 @@ class Tickets:
 
     def add(self, ticket: Ticket) -> NodeId:
         """Keep a ticket until `forget`. Its node id."""
+        account = self._accounts.setdefault(ticket.view, Account())
+        account.tickets += 1
+        account.content_bytes += len(ticket.content)
+        ticket.account = account
         node = self.fresh()
         self._nodes[node] = ticket
         return node
+
+    def check_room(self, view: ViewNo) -> None:
+        """Whether a branch may have one more ticket, or one more reply. Raises FsError ENFILE."""
+        account = self._accounts.get(view)
+        if account is None:
+            return
+        if account.tickets >= TICKETS_MAX or account.content_bytes > CONTENT_MAX:
+            raise FsError(errno.ENFILE, "too many control files of this branch are open: close some")
 
     def link(self, branch: BranchInfo, target: bytes) -> LatestLink:
         """The link to this target: the one before if the target is the same, else a new node."""
@@ -166,3 +200,9 @@ class Tickets:
         found = self._nodes.pop(node, None)
         if isinstance(found, LatestLink) and self._links.get(found.view) is found:
             del self._links[found.view]
+        elif isinstance(found, Ticket):
+            account = self._accounts[found.view]
+            account.tickets -= 1
+            account.content_bytes -= len(found.content)
+            if not account.tickets:
+                del self._accounts[found.view]

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from heliosfs.control.commands import Command
+from heliosfs.control.commands import Command, check_owner
 from heliosfs.control.directories import (
     Directories,
     Listed,
@@ -105,17 +105,19 @@ class ControlTree:
         """Find a name in a control directory, or `.helios` in a branch's root. Never cached by name.
 
         Raises:
-            FsError: ENOENT; EACCES below `.helios` for others than the owner and root; ENOTDIR.
+            FsError: ENOENT; EACCES below `.helios` for others than the owner and root; ENOTDIR; ENFILE too
+                many control files are open.
         """
         if not self.owns(parent):
             if self.names_root(parent, name):
                 return self._root(self._fs.branch(view_of(parent)))
             raise FsError(errno.ENOENT)
         which, branch = self._directory(parent)
-        _may(branch, caller)
+        check_owner(branch, caller)
         if which == ROOT_DIRECTORY:
             file = BY_NAME.get(name)
             if file is not None:
+                self._tickets.check_room(branch.view)
                 ticket = self._new_ticket(file, branch)
                 return Entry(self._tickets.add(ticket), ticket, 0, False)
         return await self._directories.find(which, branch, name)
@@ -123,7 +125,7 @@ class ControlTree:
     async def readdir(self, node: NodeId, cookie: int, limit: int, caller: Caller) -> Listed:
         """Entries behind a cookie, without `.` and `..`; [] at the end. See Directories.listing."""
         which, branch = self._directory(node)
-        _may(branch, caller)
+        check_owner(branch, caller)
         return self._directories.listing(which, branch, cookie, limit)
 
     async def make(
@@ -137,7 +139,7 @@ class ControlTree:
         if not self.owns(parent):
             raise FsError(errno.EEXIST)
         which, branch = self._directory(parent)
-        _may(branch, caller)
+        check_owner(branch, caller)
         command = make_command(which, name) if stat.S_ISDIR(mode) and target is None else None
         await self._change(command, branch, caller)
         return await self._directories.find(which, branch, name)
@@ -146,7 +148,7 @@ class ControlTree:
         """Refused: EPERM; EISDIR for `.helios` itself; EACCES."""
         if not self.owns(parent):
             raise FsError(errno.EISDIR)
-        _may(self._directory(parent)[1], caller)
+        check_owner(self._directory(parent)[1], caller)
         raise FsError(errno.EPERM)
 
     async def rmdir(self, parent: NodeId, name: bytes, caller: Caller) -> None:
@@ -158,7 +160,7 @@ class ControlTree:
         if not self.owns(parent):
             raise FsError(errno.EPERM)
         which, branch = self._directory(parent)
-        _may(branch, caller)
+        check_owner(branch, caller)
         if which == SNAPSHOTS and name == LATEST:
             raise FsError(errno.ENOTDIR)
         await self._change(remove_command(which, name), branch, caller)
@@ -177,7 +179,7 @@ class ControlTree:
         if not self.owns(parent):
             raise FsError(errno.EPERM)
         which, branch = self._directory(parent)
-        _may(branch, caller)
+        check_owner(branch, caller)
         if flags & ~_NO_REPLACE:
             raise FsError(errno.EINVAL)
         if which == SNAPSHOTS and name == LATEST:
@@ -238,7 +240,7 @@ class ControlTree:
             FsError: EACCES; EPERM to write where no command is taken.
         """
         if node > INO_MASK:
-            _may(self._directory(node)[1], caller)
+            check_owner(self._directory(node)[1], caller)
             return
         ticket = self._tickets.ticket(node)
         self.commands.may(ticket.view, caller)
@@ -326,6 +328,7 @@ class ControlTree:
     ) -> None:
         """Run the command that a ticket was given (None: by a touch); its reply stays with the ticket."""
         view, commands = ticket.view, self.commands
+        self._tickets.check_room(view)
         await ticket.begin()
         try:
             try:
@@ -348,12 +351,6 @@ class ControlTree:
             raise FsError(errno.EPERM)
         reply = await self.commands.run(command, branch.view, caller, later=self._after_reply)
         reply.raise_refusal()
-
-
-def _may(branch: BranchInfo, caller: Caller) -> None:
-    """Raises FsError EACCES for others than the branch's owner and root."""
-    if caller.uid and caller.uid != branch.owner_uid:
-        raise FsError(errno.EACCES)
 
 
 def _touched(form: FileForm) -> Command:

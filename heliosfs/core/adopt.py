@@ -22,6 +22,7 @@ from heliosfs.core.imported import ImportedNode
 from heliosfs.core.inode import NO_XATTRS, Inode
 from heliosfs.core.oplog import Adopt
 from heliosfs.core.radix import Pages, Tree
+from heliosfs.core.trampoline import Walk, breaths
 from heliosfs.core.versions import add_snapshot, log_event, prepared, swap
 from heliosfs.core.view import State, View
 
@@ -96,9 +97,9 @@ class TreeBuilder:
             if nodes[index].link_to >= 0:
                 self._links[nodes[index].link_to] = self._links.get(nodes[index].link_to, 1) + 1
         old = self._head.get(ROOT_INO, self._pages)
-        yield from self._directory(0, ROOT_INO, ROOT_INO, old)
+        yield from breaths(self._directory(0, ROOT_INO, ROOT_INO, old))
 
-    def _directory(self, index: int, ino: Ino, parent: Ino, old: Inode | None) -> Iterator[None]:
+    def _directory(self, index: int, ino: Ino, parent: Ino, old: Inode | None) -> Walk:
         pages = self._pages
         if old is not None and not old.is_dir():
             self._gone_tree(old)
@@ -108,7 +109,7 @@ class TreeBuilder:
         seen: set[bytes] = set()
         for count, child in enumerate(self._children.get(index, ())):
             if count % 100 == 99:
-                yield
+                yield None
             node = self._nodes[child]
             seen.add(node.name)
             before = None
@@ -128,7 +129,7 @@ class TreeBuilder:
             if kind == stat.S_IFDIR:
                 subdirectories += 1
                 same = before if before is not None and before.ino == child_ino else None
-                yield from self._directory(child, child_ino, ino, same)
+                yield self._directory(child, child_ino, ino, same)
             elif node.link_to < 0:
                 self._file(node, child_ino, before, self._links.get(child, 1))
         if old is not None:
@@ -138,7 +139,7 @@ class TreeBuilder:
                     if gone is not None:
                         self._gone_tree(gone)
         self._finish_directory(index, ino, parent, old, entries, subdirectories)
-        yield
+        yield None
 
     def _finish_directory(
         self, index: int, ino: Ino, parent: Ino, old: Inode | None, entries: list[Dentry], subdirectories: int

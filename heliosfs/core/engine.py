@@ -43,7 +43,7 @@ class Engine:
 
     Attributes:
         pages: Gives stored nodes.
-        branches: Live branches by view number; `main` is always there.
+        branches: Live branches by view number; `main` is always there. by_id: the same by their own number.
         snapshot_views: Snapshots that have a view number.
         next_ino, next_view, next_branch: Counters of the store; they never fall (invariant 5).
         last_ns: The greatest time in any record: the clock of the door starts above it.
@@ -57,6 +57,7 @@ class Engine:
     def __init__(self, pages: Pages) -> None:
         self.pages = pages
         self.branches: dict[ViewNo, Branch] = {}
+        self.by_id: dict[BranchId, Branch] = {}
         self.snapshot_views: dict[ViewNo, Snapshot] = {}
         self.main: Branch | None = None
         self.next_ino = Ino(LEASE_INOS)
@@ -120,6 +121,11 @@ class Engine:
             branch.orphans[ino] = inode
         return inode
 
+    def add_branch(self, branch: Branch) -> None:
+        """A branch is live from now on."""
+        self.branches[branch.view] = branch
+        self.by_id[branch.id] = branch
+
     def fresh_ino(self, branch: Branch) -> Ino:
         """The number that the branch's next inode gets; taken when the record is applied."""
         return branch.next_ino if branch.next_ino < branch.lease_end else self.next_ino
@@ -138,7 +144,7 @@ class Engine:
         view = View(State(None, EMPTY, None, (), 0, 0), Lsn(0))
         view.add(root)
         self.main = Branch(self.next_branch, FIRST_BRANCH, None, self.next_view, view, uid, gid, now_ns)
-        self.branches[self.main.view] = self.main
+        self.add_branch(self.main)
         self.next_branch = BranchId(self.next_branch + 1)
         self.next_view = ViewNo(self.next_view + 1)
         self.last_ns = max(self.last_ns, now_ns)

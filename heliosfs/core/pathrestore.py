@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
-from heliosfs.core import directory, oplog
+from heliosfs.core import directory, oplog, trampoline
 from heliosfs.core.adopt import first_free_lease
 from heliosfs.core.diff import Difference, differences
 from heliosfs.core.directory import Dentry
@@ -21,6 +21,7 @@ from heliosfs.core.namespace import check_name
 from heliosfs.core.oplog import RestorePath
 from heliosfs.core.radix import Pages
 from heliosfs.core.refs import Branch, automatic_name
+from heliosfs.core.trampoline import Walk
 from heliosfs.core.versions import (
     add_snapshot,
     find_snapshot,
@@ -77,21 +78,24 @@ def plan_restore_path(
 
 def _touch(tree: View | State, inode: Inode, pages: Pages, missing: set[PageId]) -> None:
     """Collect the pages below an inode that are not in memory."""
-    if not inode.is_dir():
-        return
-    try:
-        below = list(directory.entries(inode.tree, pages))
-    except NeedPages as need:
-        missing.update(need.ids)
-        return
-    for dentry in below:
+    waiting = [inode]
+    while waiting:
+        at = waiting.pop()
+        if not at.is_dir():
+            continue
         try:
-            child = tree.get(dentry.ino, pages)
+            below = list(directory.entries(at.tree, pages))
         except NeedPages as need:
             missing.update(need.ids)
             continue
-        if child is not None:
-            _touch(tree, child, pages, missing)
+        for dentry in below:
+            try:
+                child = tree.get(dentry.ino, pages)
+            except NeedPages as need:
+                missing.update(need.ids)
+                continue
+            if child is not None:
+                waiting.append(child)
 
 
 def _touch_path(head: View, names: list[bytes], pages: Pages, missing: set[PageId]) -> None:
@@ -156,12 +160,12 @@ class _PathRestore:
             assert wanted is not None
             if below is None or not below.is_dir():
                 if below is not None:
-                    self._remove(live, name, below)
-                below = self._new(wanted, live, name, empty=True)
+                    trampoline.run(self._remove(live, name, below))
+                below = self._make(wanted, live, name)
             live = below
         wanted = self._child(self.source, wanted, names[-1])
         assert wanted is not None
-        self._bring(wanted, live, names[-1])
+        trampoline.run(self._bring(wanted, live, names[-1]))
         if self.next_ino > self.record.first_ino:
             self.engine.next_ino = first_free_lease(self.next_ino)
 
@@ -174,16 +178,16 @@ class _PathRestore:
         assert current is not None
         return self.head.edit(current, self.lsn)
 
-    def _bring(self, wanted: Inode, parent: Inode, name: bytes) -> None:
+    def _bring(self, wanted: Inode, parent: Inode, name: bytes) -> Walk:
         """Make `name` in the live directory what the snapshot has."""
         live = self._child(self.head, parent, name)
         if live is not None and live.ino == wanted.ino:
             if live.is_dir():
-                self._directory(wanted, live)
+                yield self._directory(wanted, live)
             self._content(wanted, live)
             return
         if live is not None:
-            self._remove(parent, name, live)
+            yield self._remove(parent, name, live)
         elsewhere = self.head.get(wanted.ino, self.pages)
         if elsewhere is not None and not wanted.is_dir() and _same_content(elsewhere, wanted):
             elsewhere = self._edit(elsewhere)
@@ -191,9 +195,16 @@ class _PathRestore:
             elsewhere.ctime_ns = self.record.now_ns
             self._name(parent, name, elsewhere)
             return
-        self._new(wanted, parent, name)
+        inode = self._make(wanted, parent, name)
+        if wanted.is_dir():
+            for dentry in list(directory.entries(wanted.tree, self.pages)):
+                child = self.source.get(dentry.ino, self.pages)
+                assert child is not None
+                yield self._bring(child, inode, dentry.name)
+            inode.mtime_ns = wanted.mtime_ns
 
-    def _new(self, wanted: Inode, parent: Inode, name: bytes, *, empty: bool = False) -> Inode:
+    def _make(self, wanted: Inode, parent: Inode, name: bytes) -> Inode:
+        """A new inode like the snapshot's; a directory without its entries."""
         inode = wanted.copy(self.lsn)
         if self.head.get(wanted.ino, self.pages) is not None:
             inode.ino = self.next_ino
@@ -208,12 +219,6 @@ class _PathRestore:
             inode.size = 0
         self.head.add(inode)
         self._name(parent, name, inode)
-        if wanted.is_dir() and not empty:
-            for dentry in list(directory.entries(wanted.tree, self.pages)):
-                child = self.source.get(dentry.ino, self.pages)
-                assert child is not None
-                self._bring(child, inode, dentry.name)
-            inode.mtime_ns = wanted.mtime_ns
         return inode
 
     def _name(self, parent: Inode, name: bytes, inode: Inode) -> None:
@@ -237,27 +242,27 @@ class _PathRestore:
             self.head.size_bytes += wanted.size - inode.size
             inode.size, inode.allocated, inode.tree = wanted.size, wanted.allocated, wanted.tree
 
-    def _directory(self, wanted: Inode, live: Inode) -> None:
+    def _directory(self, wanted: Inode, live: Inode) -> Walk:
         for key_name in list(directory.differing_names(live.tree, wanted.tree, self.pages)):
             if directory.find(wanted.tree, key_name, self.pages) is None:
                 extra = self._child(self.head, live, key_name)
                 assert extra is not None
-                self._remove(live, key_name, extra)
+                yield self._remove(live, key_name, extra)
                 live = self._edit(live)
         for dentry in list(directory.entries(wanted.tree, self.pages)):
             child = self.source.get(dentry.ino, self.pages)
             assert child is not None
             current = self.head.get(live.ino, self.pages)
             assert current is not None
-            self._bring(child, current, dentry.name)
+            yield self._bring(child, current, dentry.name)
 
-    def _remove(self, parent: Inode, name: bytes, inode: Inode) -> None:
+    def _remove(self, parent: Inode, name: bytes, inode: Inode) -> Walk:
         """Take a name and, with the last one, all below it. Open handles get ESTALE (no orphans)."""
         if inode.is_dir():
             for dentry in list(directory.entries(inode.tree, self.pages)):
                 child = self.head.get(dentry.ino, self.pages)
                 assert child is not None
-                self._remove(inode, dentry.name, child)
+                yield self._remove(inode, dentry.name, child)
         edited = self._edit(parent)
         edited.tree = directory.drop(edited.tree, name, self.pages)
         edited.size -= 1

@@ -109,7 +109,19 @@ class Branch:
     @property
     def path(self) -> bytes:
         """Names from the first branch down: b"main/exp/a"."""
-        return self.name if self.parent is None else self.parent.path + b"/" + self.name
+        names = [self.name]
+        at = self.parent
+        while at is not None:
+            names.append(at.name)
+            at = at.parent
+        return b"/".join(reversed(names))
+
+    def subtree(self) -> list[Branch]:
+        """This branch and all below it. O(their number)."""
+        found = [self]
+        for branch in found:
+            found.extend(branch.children.values())
+        return found
 
     def newest_asked(self) -> Snapshot | None:
         """The newest snapshot that somebody asked for, `base` if there is no other."""

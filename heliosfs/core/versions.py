@@ -6,7 +6,7 @@ Each is one record, so it is whole or absent. Must not know: who may do it (cont
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from heliosfs.core import oplog
 from heliosfs.core.diff import Difference, differences
@@ -27,6 +27,9 @@ from heliosfs.core.view import State, View
 
 if TYPE_CHECKING:
     from heliosfs.core.engine import Engine, Placed
+
+BRANCH_PATH_MAX: Final = 4095
+"""Bytes of the longest path of a branch, as of any path."""
 
 
 def live_branch(engine: Engine, view: ViewNo) -> Branch:
@@ -110,10 +113,16 @@ def apply_checkpoint(engine: Engine, record: Checkpoint, place: Placed) -> Snaps
 def plan_fork(
     engine: Engine, view: ViewNo, name: bytes, snapshot: SnapshotId, uid: int, gid: int, pid: int, now_ns: int
 ) -> Fork:
-    """Plan a branch below that of `view`; `snapshot` 0 is its present state. Raises FsError EEXIST."""
+    """Plan a branch below that of `view`; `snapshot` 0 is its present state.
+
+    Raises:
+        FsError: EEXIST; ENAMETOOLONG: its path from the first branch would be longer than BRANCH_PATH_MAX.
+    """
     branch = live_branch(engine, view)
     if name in branch.children:
         raise FsError(errno.EEXIST, f"there is a branch {text_of(name)} already")
+    if len(branch.path) + 1 + len(name) > BRANCH_PATH_MAX:
+        raise FsError(errno.ENAMETOOLONG, f"a branch's path has at most {BRANCH_PATH_MAX} bytes")
     return Fork(view, now_ns, uid, gid, pid, snapshot, engine.next_branch, engine.next_view, name)
 
 
@@ -135,7 +144,7 @@ def apply_fork(engine: Engine, record: Fork, place: Placed) -> Branch:
     engine.next_branch = BranchId(record.branch + 1)
     engine.next_view = ViewNo(record.new_view + 1)
     parent.children[record.name] = branch
-    engine.branches[branch.view] = branch
+    engine.add_branch(branch)
     branch.latest = add_snapshot(engine, branch, b"base", oplog.KIND_BASE, state, record.now_ns, place)
     log_event(
         engine,
@@ -163,6 +172,7 @@ def plan_discard(engine: Engine, view: ViewNo, uid: int, pid: int, now_ns: int) 
 def apply_discard(engine: Engine, record: Discard, place: Placed) -> list[ViewNo]:
     """The views that died: the branch's and those of its snapshots."""
     branch = engine.branches.pop(record.view)
+    del engine.by_id[branch.id]
     assert branch.parent is not None
     del branch.parent.children[branch.name]
     dead = [branch.view]

@@ -1,8 +1,9 @@
 """The store's socket: one JSON line in, one JSON line out (progress lines before it, where a verb has some).
 
 A request is {"argv": [str, ...], "branch": str, "cwd_path": str | null}; a reply has the keys of control's
-replies. Who asks is what the kernel says (SO_PEERCRED). Invariants: the socket has mode 0600; no line,
-however bad, ends more than its connection. Must not know: what the verbs do.
+replies. Who asks is what the kernel says (SO_PEERCRED). Invariants: the socket has mode 0600, and who is neither
+root nor the daemon's user gets EACCES whatever its mode; no line, however bad, ends more than its connection;
+clients, what they may send and how long they may be silent are bounded. Must not know: what the verbs do.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import os
 import socket
 import struct
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,12 @@ from heliosfs.filesystem.types import Caller
 
 _log = logging.getLogger("heliosfs.daemon")
 
-LINE_MAX: Final = 1 << 20
+LINE_MAX: Final = 1 << 17
+"""Bytes of the longest request: words, among them paths, and what JSON makes of them."""
+CONNECTIONS_MAX: Final = 64
+"""Clients at a time. Each may hold LINE_MAX bytes of ours."""
+IDLE_S: Final = 30.0
+"""A client who neither completes a line nor takes his reply for so long is hung up on."""
 _READ_SIZE: Final = 65536
 _BACKLOG: Final = 64
 _UCRED: Final = struct.Struct("3i")
@@ -60,29 +66,49 @@ Verb: TypeAlias = Callable[[Request, Progress], Awaitable[Mapping[str, object]]]
 
 
 class Server:
-    """Answers requests: verbs of the daemon from a table, all others by `other`."""
+    """Answers requests: verbs of the daemon from a table, all others by `other`.
 
-    def __init__(self, verbs: Mapping[str, Verb], other: Verb) -> None:
+    Args:
+        operators: Who may ask at all, by user id: root, and whose the daemon and its store are.
+    """
+
+    def __init__(self, verbs: Mapping[str, Verb], other: Verb, *, operators: Collection[int] | None = None) -> None:
         self._verbs = dict(verbs)
         self._other = other
+        self._operators = frozenset((0, os.geteuid())) if operators is None else frozenset(operators)
+        self._connections = 0
 
     def register(self, name: str, verb: Verb) -> None:
         """Add a verb. One of the same name is replaced."""
         self._verbs[name] = verb
 
     async def serve_connection(self, stream: trio.SocketStream) -> None:
-        """Answer one client until it hangs up."""
+        """Answer one client until it hangs up, says nothing for IDLE_S, or may not ask."""
         caller = peer(stream.socket)
-        lines = _Lines(stream)
+        self._connections += 1
         try:
             async with stream:
-                try:
-                    while (line := await lines.next()) is not None:
-                        await _send(stream, await self._answer(line, caller, stream))
-                except _LineTooLong:
-                    await _send(stream, failure("", errno.E2BIG, f"a line has {LINE_MAX} bytes at most"))
+                # The socket's mode says the same; a directory's can be changed by mistake.
+                if caller.uid not in self._operators:
+                    await _send(stream, failure("", errno.EACCES, "only the store's owner or root may ask"))
+                elif self._connections > CONNECTIONS_MAX:
+                    await _send(
+                        stream, failure("", errno.EAGAIN, f"{CONNECTIONS_MAX} clients are connected already")
+                    )
+                else:
+                    await self._serve(stream, caller)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return
+        finally:
+            self._connections -= 1
+
+    async def _serve(self, stream: trio.SocketStream, caller: Caller) -> None:
+        lines = _Lines(stream)
+        try:
+            while (line := await lines.next()) is not None:
+                await _send(stream, await self._answer(line, caller, stream))
+        except _LineTooLong:
+            await _send(stream, failure("", errno.E2BIG, f"a line has {LINE_MAX} bytes at most"))
 
     async def _answer(self, line: bytes, caller: Caller, stream: trio.SocketStream) -> Mapping[str, object]:
         async def progress(state: Mapping[str, object]) -> None:
@@ -192,7 +218,12 @@ class _Lines:
         self._buffer = bytearray()
 
     async def next(self) -> bytes | None:
-        """The next line; None at the end. Raises _LineTooLong."""
+        """The next line; None at the end, and where none is whole within IDLE_S. Raises _LineTooLong."""
+        with trio.move_on_after(IDLE_S):
+            return await self._next()
+        return None
+
+    async def _next(self) -> bytes | None:
         buffer = self._buffer
         searched = 0
         while True:
@@ -214,4 +245,10 @@ class _Lines:
 
 
 async def _send(stream: trio.SocketStream, reply: Mapping[str, object]) -> None:
-    await stream.send_all(encode_line(reply))
+    """Raises BrokenResourceError, too, where the client takes nothing for IDLE_S."""
+    line = memoryview(encode_line(reply))
+    for at in range(0, len(line), _READ_SIZE):
+        with trio.move_on_after(IDLE_S) as limit:
+            await stream.send_all(line[at : at + _READ_SIZE])
+        if limit.cancelled_caught:
+            raise trio.BrokenResourceError("the client takes nothing")

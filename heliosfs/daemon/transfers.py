@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 
 import trio
 
+from heliosfs.control.commands import check_owner
 from heliosfs.core.errors import FsError
 from heliosfs.core.ids import ViewNo, view_of
 from heliosfs.daemon.rpc import Progress, Request, Verb, success
@@ -35,7 +36,7 @@ def transfer_verbs(fs: Filesystem) -> dict[str, Verb]:
         if len(request.argv) != 2 or not request.argv[1].startswith("/"):
             raise FsError(errno.EINVAL, "usage: import DIR, an absolute path")
         branch = request.branch
-        _view(fs, branch)
+        check_owner(fs.branch(_view(fs, branch)), request.caller)
         directory = os.fsencode(request.argv[1])
         result = await _told(
             progress, lambda tell: import_tree(fs, directory, os.fsencode(branch), tell, request.caller)
@@ -46,6 +47,7 @@ def transfer_verbs(fs: Filesystem) -> dict[str, Verb]:
         words = [word for word in request.argv[1:] if word != _TAR]
         if len(words) != 2 or not words[1].startswith("/"):
             raise FsError(errno.EINVAL, "usage: export BRANCH[@SNAPSHOT] DEST [--tar], an absolute path")
+        check_owner(fs.branch(_view(fs, words[0].partition("@")[0])), request.caller)
         view = await _version(fs, words[0])
         dest = os.fsencode(words[1])
 

@@ -27,27 +27,25 @@ class Observing(VersionOperations):
     def oplog(self, view: ViewNo | None, limit: int) -> list[dict[str, object]]:
         """The newest `limit` lines of the operation log, oldest first; of one branch and those below it.
 
-        Each has lsn, time_ns, verb, branch, name, id, uid, pid. O(limit), more where other branches' lines
-        have to be passed over.
+        Each has lsn, time_ns, verb, branch, name, id, uid, pid. O(limit); where others' lines have to be passed
+        over, refstore.REACH of the newest are looked at, and none from before the branch was made.
         """
         waiting = [event.line() for event in (*self.persister.storing_events, *self.engine.events)]
         if view is None:
             return [*refstore.events(self.db, limit), *waiting][-limit:] if limit > 0 else []
-        path = self.engine.writable(view).path.decode("utf-8", "surrogateescape")
+        branch = self.engine.writable(view)
+        path = branch.path.decode("utf-8", "surrogateescape")
+        # A branch of this name that was discarded before is none of this one's business.
+        since = branch.created_ns
 
         def mine(line: dict[str, object]) -> bool:
-            branch = str(line["branch"])
-            return branch == path or branch.startswith(path + "/")
+            name = str(line["branch"])
+            return (name == path or name.startswith(path + "/")) and int(str(line["time_ns"])) >= since
 
-        found = [line for line in waiting if mine(line)]
-        reach = max(limit * 4, 1000)
-        while len(found) < limit:
-            stored = refstore.events(self.db, reach)
-            found = [line for line in (*stored, *waiting) if mine(line)]
-            if len(stored) < reach:
-                break
-            reach *= 4
-        return found[-limit:] if limit > 0 else []
+        found = [line for line in waiting if mine(line)][-limit:] if limit > 0 else []
+        if len(found) < limit:
+            found[:0] = refstore.events_of(self.db, path, since, limit - len(found))
+        return found
 
     def status(self, view: ViewNo | None) -> dict[str, object]:
         """How the store is: what is durable, what waits, what has failed."""
@@ -85,9 +83,11 @@ class Observing(VersionOperations):
             status["unlinked_open_files"] = len(self.engine.branches[view].orphans)
             if info.parent is not None:
                 # Who sees only this branch learns nothing of what lies above or beside it.
-                below = [b for b in self.engine.branches.values() if (b.path + b"/").startswith(info.path + b"/")]
+                below = self.engine.branches[view].subtree()
                 status["branches"] = len(below)
                 status["snapshots"] = sum(len(b.snapshots) for b in below)
+                if status["error"]:
+                    status["error"] = "the store has failed: see its daemon.log"
                 del status["store"], status["recovery"], status["options"]
         return status
 

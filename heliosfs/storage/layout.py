@@ -100,6 +100,7 @@ class StoreLayout:
         layout._read_format()
         layout._take_lock()
         try:
+            layout._make_private()
             for directory in (layout.log_dir, layout.packs_dir, layout.db_dir):
                 if not directory.is_dir():
                     raise StoreDamaged(path, f"{directory.name} is missing")
@@ -107,6 +108,12 @@ class StoreLayout:
             layout.close()
             raise
         return layout
+
+    def _make_private(self) -> None:
+        """Whoever may enter the directory may read every file of every branch: its owner alone, whatever it was."""
+        found = self.path.stat()
+        if found.st_mode & 0o077 and os.geteuid() in (0, found.st_uid):
+            self.path.chmod(0o700)
 
     def _take_lock(self) -> None:
         try:

@@ -282,11 +282,12 @@ class Hands:
 
 def serve(uid: int, cwd: str) -> None:
     """The other end: calls from stdin, replies to stdout, until the input ends."""
+    # First: a sandbox is put where its user could not go himself.
+    os.chdir(cwd)
     if uid:
         os.setgroups([])
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)
-    os.chdir(cwd)
     os.umask(0o022)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     # So that nothing has to be imported once the interpreter's files may be out of reach.

@@ -15,6 +15,7 @@ import trio
 import trio.testing
 
 from heliosfs.core.errors import FsError
+from heliosfs.daemon import rpc
 from heliosfs.daemon.address import socket_address
 from heliosfs.daemon.rpc import LINE_MAX, Progress, Request, Server, failure, listening, parse_request, success
 from heliosfs.filesystem.types import Caller
@@ -178,3 +179,61 @@ def test_a_request_has_its_defaults() -> None:
 def test_replies_have_all_keys() -> None:
     assert list(success("x")) == list(failure("x", errno.EPERM, "no"))
     assert failure("x", 99999, "no")["errno"] == "99999"
+
+
+async def test_others_than_the_operators_are_told_no(tmp_path: Path) -> None:
+    """Whatever the socket's mode has become."""
+    server = Server({}, echo, operators=[os.geteuid() + 1])
+    async with listening(tmp_path, server):
+        (reply,) = await ask(tmp_path)
+    assert (reply["ok"], reply["errno"]) == (False, "EACCES")
+
+
+async def test_clients_are_counted(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half-open connections take no more than their number; who leaves makes room."""
+    monkeypatch.setattr(rpc, "CONNECTIONS_MAX", 2)
+    async with listening(tmp_path, server):
+        with socket_address(tmp_path) as address, trio.fail_after(20):
+            first = await trio.open_unix_socket(address)
+            await first.send_all(line("a"))
+            assert json.loads(await first.receive_some(65536))["ok"]
+            second = await trio.open_unix_socket(address)
+            await second.send_all(line("a")[:5])
+            (refused,) = await ask(tmp_path)
+            assert (refused["ok"], refused["errno"]) == (False, "EAGAIN")
+            await second.send_all(line("a")[5:])
+            assert json.loads(await second.receive_some(65536))["ok"]
+            await first.aclose()
+            await second.aclose()
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            (answered,) = await ask(tmp_path, line("a"))
+            assert answered["ok"]
+
+
+async def test_a_silent_client_is_hung_up_on(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rpc, "IDLE_S", 0.01)
+    async with listening(tmp_path, server):
+        with socket_address(tmp_path) as address, trio.fail_after(20):
+            stream = await trio.open_unix_socket(address)
+            await stream.send_all(b'{"argv": ["a"]')
+            assert await stream.receive_some(100) == b""
+            await stream.aclose()
+
+
+async def test_a_client_who_takes_no_reply_is_hung_up_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def large(request: Request, progress: Progress) -> Mapping[str, object]:
+        return success("large", words="x" * (4 << 20))
+
+    monkeypatch.setattr(rpc, "IDLE_S", 0.05)
+    server = Server({}, large)
+    async with listening(tmp_path, server):
+        with socket_address(tmp_path) as address, trio.fail_after(20):
+            stream = await trio.open_unix_socket(address)
+            await stream.send_all(line("a"))
+            while server._connections == 0:
+                await trio.lowlevel.checkpoint()
+            while server._connections:
+                await trio.lowlevel.checkpoint()
+            await stream.aclose()

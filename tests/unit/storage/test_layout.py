@@ -191,3 +191,10 @@ def test_database_that_rocksdb_refuses_is_damage(store: Path) -> None:
     with pytest.raises(StoreDamaged, match="database"):
         opened.open_db()
     opened.close()
+
+
+def test_a_store_that_others_could_enter_is_made_private(tmp_path: Path) -> None:
+    StoreLayout.create(tmp_path / "store").close()
+    (tmp_path / "store").chmod(0o755)
+    StoreLayout.open(tmp_path / "store").close()
+    assert stat.S_IMODE((tmp_path / "store").stat().st_mode) == 0o700
