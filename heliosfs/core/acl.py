@@ -14,6 +14,7 @@ from heliosfs.core.inode import Inode
 
 ACCESS: Final = b"system.posix_acl_access"
 DEFAULT: Final = b"system.posix_acl_default"
+LISTS: Final = (ACCESS, DEFAULT)
 _USER_OBJ, _GROUP_OBJ, _MASK, _OTHER = 0x01, 0x04, 0x10, 0x20
 _HEADER: Final = struct.pack("<I", 2)
 _ENTRY: Final = struct.Struct("<HHI")

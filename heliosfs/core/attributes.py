@@ -24,6 +24,7 @@ XATTR_REPLACE: Final = 2
 HIDDEN_XATTRS: Final = b"helios."
 """What begins so is kept in the record but is in no namespace of the kernel: never listed, never copied."""
 CAPABILITY: Final = b"security.capability"
+_SET_ID: Final = stat.S_ISUID | stat.S_ISGID
 _NAME_SPACES: Final = (b"user.", b"trusted.", b"security.")
 _TIME_MAX_NS: Final = (1 << 63) - 1
 """Times are kept in 64 bits: from 1677 to 2262."""
@@ -39,6 +40,8 @@ class SetAttr(NamedTuple):
     atime_ns: int | None = None
     mtime_ns: int | None = None
     ctime_ns: int | None = None
+    kill_set_id: bool = False
+    """The caller may not keep the file's set-id bits (he has no CAP_FSETID): see `without_set_id`."""
 
 
 def plan_set_attributes(engine: Engine, view: ViewNo, ino: Ino, wanted: SetAttr, now_ns: int) -> SetAttributes:
@@ -50,7 +53,10 @@ def plan_set_attributes(engine: Engine, view: ViewNo, ino: Ino, wanted: SetAttr,
     engine.writable(view)
     inode = engine.inode(view, ino)
     mask = 0
-    if wanted.mode is not None:
+    mode = wanted.mode
+    if mode is None and wanted.kill_set_id and inode.is_file() and inode.mode & _SET_ID:
+        mode = without_set_id(inode.mode)
+    if mode is not None:
         mask |= oplog.SET_MODE
     if wanted.uid is not None:
         mask |= oplog.SET_UID
@@ -73,7 +79,7 @@ def plan_set_attributes(engine: Engine, view: ViewNo, ino: Ino, wanted: SetAttr,
         ino,
         now_ns,
         mask,
-        wanted.mode or 0,
+        mode or 0,
         wanted.uid or 0,
         wanted.gid or 0,
         wanted.size or 0,
@@ -115,7 +121,7 @@ def apply_set_attributes(engine: Engine, record: SetAttributes, place: Placed) -
             branch.head.size_bytes += size - inode.size
         inode.size = size
         inode.mtime_ns = record.now_ns
-        clear_privileges(inode)
+        drop_capability(inode)
     if mask & oplog.SET_ATIME:
         inode.atime_set_ns = record.atime_ns
     if mask & oplog.SET_MTIME:
@@ -124,19 +130,28 @@ def apply_set_attributes(engine: Engine, record: SetAttributes, place: Placed) -
     return inode
 
 
-def clear_privileges(inode: Inode) -> None:
-    """Set-id bits and file capabilities do not outlive a change of owner or content.
+def without_set_id(mode: int, *, member: bool = True) -> int:
+    """A file's mode after a write or a truncation by somebody without CAP_FSETID. Source: write(2), inode(7).
 
-    Source: chown(2), write(2); set-group-ID without group execute is mandatory locking and stays.
+    Args:
+        member: He is in the file's group: set-group-ID without group execute, which lets nobody run as the
+            group, then stays.
     """
-    mode = inode.mode
-    if mode & (stat.S_ISUID | stat.S_ISGID):
-        mode &= ~stat.S_ISUID
-        if mode & stat.S_IXGRP:
-            mode &= ~stat.S_ISGID
-        inode.mode = mode
+    mode &= ~stat.S_ISUID
+    return mode & ~stat.S_ISGID if mode & stat.S_IXGRP or not member else mode
+
+
+def drop_capability(inode: Inode) -> None:
+    """A file's capabilities do not outlive a change of its content, whoever makes it. Source: capabilities(7)."""
     if inode.xattrs and CAPABILITY in inode.xattrs:
         inode.xattrs = {name: value for name, value in inode.xattrs.items() if name != CAPABILITY}
+
+
+def clear_privileges(inode: Inode) -> None:
+    """Set-id bits and file capabilities do not outlive a change of owner. Source: chown(2)."""
+    if inode.mode & _SET_ID:
+        inode.mode = without_set_id(inode.mode)
+    drop_capability(inode)
 
 
 def check_xattr_name(name: bytes) -> None:
@@ -147,7 +162,7 @@ def check_xattr_name(name: bytes) -> None:
     """
     if name in _NAME_SPACES:
         raise FsError(errno.EINVAL)
-    if not name.startswith(_NAME_SPACES) and name not in (acl.ACCESS, acl.DEFAULT):
+    if not name.startswith(_NAME_SPACES) and name not in acl.LISTS:
         raise FsError(errno.EOPNOTSUPP)
 
 

@@ -6,7 +6,7 @@ import errno
 from typing import TYPE_CHECKING
 
 from heliosfs.core import extent
-from heliosfs.core.attributes import clear_privileges
+from heliosfs.core.attributes import drop_capability
 from heliosfs.core.errors import FsError
 from heliosfs.core.extent import Extent, LogData, Piece
 from heliosfs.core.ids import Ino, Lsn, ViewNo
@@ -59,8 +59,8 @@ def apply_write(engine: Engine, record: Write, place: Placed) -> Inode:
             branch.head.size_bytes += end - inode.size
         inode.size = end
     inode.mtime_ns = inode.ctime_ns = record.now_ns
-    if inode.mode & 0o6000 or inode.xattrs:
-        clear_privileges(inode)
+    if inode.xattrs:
+        drop_capability(inode)
     return inode
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import stat
+from functools import partial
 
 from heliosfs.core import directory
 from heliosfs.core.attributes import SetAttr
@@ -112,9 +113,22 @@ class FileOperations(Immediate):
         """Names of the extended attributes, sorted."""
         return await self.settled(self.try_listxattr, node)
 
-    async def setxattr(self, node: NodeId, name: bytes, value: bytes, flags: int, caller: Caller) -> None:
-        """Set an extended attribute. Raises FsError E2BIG, ERANGE, ENOSPC, EEXIST, ENODATA."""
-        await self.settled(self.try_setxattr, node, name, value, flags)
+    async def setxattr(
+        self,
+        node: NodeId,
+        name: bytes,
+        value: bytes,
+        flags: int,
+        caller: Caller,
+        *,
+        kill_set_gid: bool = False,
+    ) -> None:
+        """Set an extended attribute. Raises FsError E2BIG, ERANGE, ENOSPC, EEXIST, ENODATA.
+
+        Args:
+            kill_set_gid: See `try_setxattr`.
+        """
+        await self.settled(partial(self.try_setxattr, kill_set_gid=kill_set_gid), node, name, value, flags)
 
     async def removexattr(self, node: NodeId, name: bytes, caller: Caller) -> None:
         """Remove an extended attribute. Raises FsError ENODATA."""

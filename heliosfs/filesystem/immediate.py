@@ -10,8 +10,9 @@ import errno
 import os
 import stat
 from pathlib import Path
+from typing import Final
 
-from heliosfs.core import attributes, data, directory, extent, namespace, rename
+from heliosfs.core import acl, attributes, data, directory, extent, namespace, rename
 from heliosfs.core.attributes import SetAttr
 from heliosfs.core.directory import NAME_MAX
 from heliosfs.core.errors import FsError
@@ -21,6 +22,8 @@ from heliosfs.core.inode import Inode
 from heliosfs.filesystem.door import Door, NeedRoom
 from heliosfs.filesystem.types import Caller, Entry, StatFs
 from heliosfs.storage.reading import Reader
+
+_KILL_SET_ID: Final = SetAttr(kill_set_id=True)
 
 
 class Immediate(Door):
@@ -197,21 +200,31 @@ class Immediate(Door):
         names = sorted(self.try_getattr(node).xattrs)
         return [name for name in names if not name.startswith(attributes.HIDDEN_XATTRS)]
 
-    def try_setxattr(self, node: NodeId, name: bytes, value: bytes, flags: int) -> None:
-        """Set an extended attribute. Raises FsError E2BIG, ERANGE, ENOSPC, EEXIST, ENODATA."""
-        self.try_change(
-            attributes.plan_set_xattr,
-            self.engine,
-            ViewNo(node >> INO_BITS),
-            Ino(node & INO_MASK),
-            name,
-            value,
-            flags,
-            self.now(),
-        )
+    def try_setxattr(
+        self, node: NodeId, name: bytes, value: bytes, flags: int, *, kill_set_gid: bool = False
+    ) -> None:
+        """Set an extended attribute. Raises FsError E2BIG, ERANGE, ENOSPC, EEXIST, ENODATA.
+
+        Args:
+            kill_set_gid: An access list set by somebody who is neither in the file's group nor root takes
+                the set-group-ID bit along. Source: chmod(2).
+        """
+        view, ino = ViewNo(node >> INO_BITS), Ino(node & INO_MASK)
+        record = attributes.plan_set_xattr(self.engine, view, ino, name, value, flags, self.now())
+        if self.log.over_budget:
+            raise NeedRoom
+        if kill_set_gid:
+            mode = self.engine.inode(view, ino).mode
+            if mode & stat.S_ISGID:
+                self.try_setattr(node, SetAttr(mode=mode & ~stat.S_ISGID))
+                record.now_ns = self.now()
+        self.carry_out(record)
 
     def try_removexattr(self, node: NodeId, name: bytes) -> None:
-        """Remove an extended attribute. Raises FsError ENODATA."""
+        """Remove an extended attribute. Raises FsError ENODATA; an access list that is absent is gone already."""
+        if name in acl.LISTS and name not in self.try_getattr(node).xattrs:
+            self.engine.writable(ViewNo(node >> INO_BITS))
+            return
         self.try_change(
             attributes.plan_remove_xattr,
             self.engine,
@@ -227,8 +240,14 @@ class Immediate(Door):
         """Where up to `size` bytes from `offset` are; [] at the end. Raises FsError EISDIR, EINVAL."""
         return data.plan_read(self.engine, ViewNo(node >> INO_BITS), Ino(node & INO_MASK), offset, size)
 
-    def try_write(self, node: NodeId, offset: int, content: bytes | memoryview) -> int:
+    def try_write(
+        self, node: NodeId, offset: int, content: bytes | memoryview, *, kill_set_id: bool = False
+    ) -> int:
         """Write all of `content`, at most 1 MiB, at `offset`; it is not kept. Returns its length.
+
+        Args:
+            kill_set_id: The writer has no CAP_FSETID, and the kernel leaves it to us to take the file's
+                set-id bits away.
 
         Raises:
             FsError: EISDIR, EINVAL, EFBIG. OSError: ENOSPC.
@@ -241,6 +260,9 @@ class Immediate(Door):
         record = data.plan_write(
             self.engine, ViewNo(node >> INO_BITS), Ino(node & INO_MASK), offset, length, self.now()
         )
+        if kill_set_id and self.try_getattr(node).mode & 0o6000:
+            self.try_setattr(node, _KILL_SET_ID)
+            record.now_ns = self.now()
         self.carry_out_write(record, content)
         return length
 

@@ -20,6 +20,7 @@ FOREVER_S: Final = 1e9
 
 (The kernel clamps it to its own.)
 """
+_NOTHING: Final = SetAttr()
 
 
 def attributes_reply(node: NodeId, attr: Attributes, timeout_s: float) -> EntryAttributes:
@@ -73,7 +74,12 @@ def wanted(fields: SetattrFields, attr: EntryAttributes) -> SetAttr:
 
 
 class AttributeHandlers(Handlers):
-    """GETATTR, SETATTR, STATFS."""
+    """GETATTR, SETATTR, STATFS.
+
+    libfuse does not negotiate HANDLE_KILLPRIV: before a write, and with a truncation, of somebody without
+    CAP_FSETID the kernel itself asks for the mode without set-id bits. What it leaves to us is open(2) with
+    O_TRUNC, and set-group-ID without group execute, for which it sends a SETATTR that sets nothing.
+    """
 
     async def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
         """Source: stat(2)."""
@@ -93,6 +99,8 @@ class AttributeHandlers(Handlers):
         caller = caller_of(ctx)
         change = wanted(fields, attr)
         try:
+            if caller.uid and (change.size is not None or change == _NOTHING):
+                change = await self.without_privileges(node, change, ctx)
             if is_control(node):
                 touched = change.mtime_ns is not None and change.size is None
                 new = await self.control.setattr(node, change, touched, caller)

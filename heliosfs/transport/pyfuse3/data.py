@@ -47,7 +47,8 @@ class DataHandlers(Handlers):
                 if self.fs.is_snapshot(view_of(node)):
                     raise FsError(errno.EROFS)
                 if flags & os.O_TRUNC:
-                    await self.fs.setattr(node, _EMPTY, caller_of(ctx))
+                    change = await self.without_privileges(node, _EMPTY, ctx) if ctx.uid else _EMPTY
+                    await self.fs.setattr(node, change, caller_of(ctx))
                     return FileInfo(handle_of(node, flags))
             await self.fs.getattr(node)
         except Exception as error:

@@ -8,8 +8,9 @@ from typing import Final
 
 from pyfuse3 import FUSEError, RequestContext
 
+from heliosfs.core.acl import ACCESS
 from heliosfs.core.ids import NodeId
-from heliosfs.transport.pyfuse3.requests import Handlers, caller_of, is_control
+from heliosfs.transport.pyfuse3.requests import Handlers, caller_of, is_control, is_member
 
 _OURS: Final = b"user.helios."
 
@@ -38,6 +39,9 @@ class XattrHandlers(Handlers):
                 self.start_after_reply()
             elif is_control(node):
                 raise FUSEError(errno.EPERM)
+            elif name == ACCESS and ctx.uid and not is_member(ctx, (await self.fs.getattr(node)).gid):
+                # Without SETXATTR_EXT the kernel leaves the set-group-ID bit to us.
+                await self.fs.setxattr(node, name, value, 0, caller_of(ctx), kill_set_gid=True)
             else:
                 await self.fs.setxattr(node, name, value, 0, caller_of(ctx))
         except Exception as error:

@@ -130,15 +130,16 @@ def who_may_chmod(c: Calls) -> None:
 
 @root_case
 def writing_clears_set_ids(c: Calls) -> None:
-    for mode in (0o6755, 0o6777, 0o4666, 0o2676, 0o2777):
+    for mode in (0o6755, 0o6777, 0o4666, 0o2676, 0o2777, 0o2644, 0o2666):
         path = f"f{mode:o}"
         c.create(path, b"content")
         c.chown(path, 1000, 1000)
         c.chmod(path, mode)
         descriptor = c.open(path, os.O_WRONLY)
-        for uid in (1001, 1000):
-            with c.user(uid):
-                c.write(descriptor, b"x")
+        for uid, gid in ((1001, 1001), (1001, 1000), (1000, 1000), (0, 0)):
+            with c.user(uid, gid):
+                with c.watch(path):
+                    c.write(descriptor, b"x")
                 c.stat(path)
             c.stat(path)
             c.chmod(path, mode)
@@ -147,19 +148,53 @@ def writing_clears_set_ids(c: Calls) -> None:
 
 @root_case
 def truncating_clears_set_ids(c: Calls) -> None:
-    for mode in (0o6755, 0o6777, 0o4666, 0o2777):
+    for mode in (0o6755, 0o6777, 0o4666, 0o2777, 0o2666):
         path = f"f{mode:o}"
         c.create(path, b"content")
         c.chown(path, 1000, 1000)
-        for uid in (1001, 1000):
-            c.chmod(path, mode)
-            with c.user(uid):
-                c.truncate(path, 3)
+        for uid, gid, groups in (
+            (1001, 1001, ()),
+            (1001, 1000, ()),
+            (1001, 1001, (1000,)),
+            (1000, 1000, ()),
+            (0, 0, ()),
+        ):
+            for size in (3, 3, 5):
+                c.chmod(path, mode)
+                with c.user(uid, gid, groups):
+                    c.truncate(path, size)
                 c.stat(path)
             c.chmod(path, mode)
-            with c.user(uid):
+            with c.user(uid, gid, groups):
                 c.open(path, os.O_WRONLY | os.O_TRUNC)
             c.stat(path)
+
+
+@root_case
+def capabilities_go_with_content_and_owner(c: Calls) -> None:
+    capability = bytes.fromhex("010000020004000000000000000000000000000000000000"[:40])
+    acts = (
+        lambda: c.truncate("f", 2),
+        lambda: c.open("f", os.O_WRONLY | os.O_TRUNC),
+        lambda: c.write(c.open("f", os.O_WRONLY), b"x"),
+        lambda: c.chown("f", -1, 1000),
+        lambda: c.chmod("f", 0o4755),
+        lambda: c.setxattr("f", b"user.a", b"1"),
+        lambda: c.rename("f", "g"),
+    )
+    for uid in (0, 1000):
+        for act in acts:
+            c.create("f", b"content")
+            c.chown("f", 1000, 1000)
+            c.chmod("f", 0o755)
+            c.setxattr("f", b"security.capability", capability)
+            c.getxattr("f", b"security.capability")
+            with c.user(uid):
+                act()
+            name = "g" if os.path.exists("g") else "f"
+            c.getxattr(name, b"security.capability")
+            c.stat(name)
+            c.unlink(name)
 
 
 @root_case

@@ -49,7 +49,7 @@ def refused(number: int, call: Callable[..., object], *args: object) -> None:
 
 
 @pytest.mark.parametrize("how", ["write", "truncate", "chown", "chgrp"])
-def test_set_id_bits_and_capabilities_go_with_content_or_owner(file: File, how: str) -> None:
+def test_capabilities_go_with_content_or_owner_and_set_id_bits_with_the_owner(file: File, how: str) -> None:
     file.set(mode=0o6755)
     file.lab.set_xattr(file.view, file.ino, b"security.capability", b"cap")
     file.lab.set_xattr(file.view, file.ino, b"user.keep", b"1")
@@ -61,14 +61,31 @@ def test_set_id_bits_and_capabilities_go_with_content_or_owner(file: File, how: 
         file.set(uid=7)
     else:
         file.set(gid=7)
-    assert file.inode.mode & 0o7777 == 0o755
+    assert file.inode.mode & 0o7777 == (0o755 if how in ("chown", "chgrp") else 0o6755)
     assert dict(file.inode.xattrs) == {b"user.keep": b"1"}
 
 
-def test_set_group_id_without_group_execute_stays(file: File) -> None:
-    file.set(mode=0o2644)
-    file.lab.write(file.view, file.ino, 0, b"x")
-    assert file.inode.mode & 0o7777 == 0o2644
+@pytest.mark.parametrize(
+    ("before", "member", "stranger"),
+    [(0o6755, 0o755, 0o755), (0o4644, 0o644, 0o644), (0o2644, 0o2644, 0o644), (0o1777, 0o1777, 0o1777)],
+)
+def test_what_a_writer_without_the_right_leaves_of_a_mode(before: int, member: int, stranger: int) -> None:
+    assert attributes.without_set_id(before) == member
+    assert attributes.without_set_id(before, member=False) == stranger
+
+
+def test_kill_set_id_is_for_files_and_yields_to_a_mode(file: File) -> None:
+    file.set(mode=0o6755)
+    file.set(size=1, kill_set_id=True)
+    assert file.inode.mode & 0o7777 == 0o755
+    file.set(mode=0o6711, kill_set_id=True)
+    assert file.inode.mode & 0o7777 == 0o6711
+    lab = CoreLab()
+    lab.make(lab.main, b"d", stat.S_IFDIR | 0o755)
+    directory = lab.ino(lab.main, b"d")
+    lab.do(plan_set_attributes, lab.main, directory, SetAttr(mode=0o2775), lab.now())
+    lab.do(plan_set_attributes, lab.main, directory, SetAttr(kill_set_id=True), lab.now())
+    assert lab.engine.inode(lab.main, directory).mode & 0o7777 == 0o2775
 
 
 def test_chown_of_a_directory_keeps_its_bits() -> None:
