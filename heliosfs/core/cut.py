@@ -18,6 +18,7 @@ from heliosfs.core.extent import ChunkRef, LogData
 from heliosfs.core.ids import BranchId, Ino, Lsn, PageId, SnapshotId
 from heliosfs.core.inode import Inode
 from heliosfs.core.refs import Branch, Snapshot
+from heliosfs.core.unanswered import Unanswered
 from heliosfs.core.view import State, Tombstone, View
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Cut:
         position: Log position: records before it are in the cut, all others are not.
         wanted: States to be stored, each after those that it grew from.
         moves: Where log data went; installed (`extent.move`) after the commit, before `finish`.
+        unanswered: What requests that are under way have changed before `position`.
     """
 
     position: Lsn
@@ -71,6 +73,7 @@ class Cut:
     next_branch: BranchId
     last_ns: int
     moves: list[tuple[LogData, list[tuple[int, int, ChunkRef, int]]]] = field(default_factory=list)
+    unanswered: Unanswered = field(default_factory=dict)
 
 
 def begin(engine: Engine, position: Lsn) -> Cut:
@@ -108,6 +111,7 @@ def begin(engine: Engine, position: Lsn) -> Cut:
         engine.next_view,
         engine.next_branch,
         engine.last_ns,
+        unanswered={asked: list(records) for asked, records in engine.unanswered.items() if records},
     )
     engine.touched_branches = set()
     engine.touched_snapshots = set()

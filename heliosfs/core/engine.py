@@ -18,6 +18,7 @@ from heliosfs.core.inode import Inode
 from heliosfs.core.oplog import Record
 from heliosfs.core.radix import Pages
 from heliosfs.core.refs import FIRST_BRANCH, Branch, Snapshot
+from heliosfs.core.unanswered import Unanswered
 from heliosfs.core.view import EMPTY, State, View
 
 
@@ -50,6 +51,8 @@ class Engine:
         events: Operation-log lines that are not yet stored, oldest first.
         prepared: Differences that planning a restore found, for its record alone.
         touched_branches, touched_snapshots: Whose refs differ from the stored ones.
+        unanswered: What requests under way have changed already, and what those had changed that a former
+            daemon may not have answered; a cut carries it.
         requested: Versions that somebody waits for, to be stored by the next cut.
         dropped_branches, dropped_snapshots: Whose stored refs are to be deleted.
     """
@@ -69,6 +72,7 @@ class Engine:
         self.prepared: tuple[Record, list[Difference]] | None = None
         self.touched_branches: set[Branch] = set()
         self.touched_snapshots: set[Snapshot] = set()
+        self.unanswered: Unanswered = {}
         self.requested: list[State] = []
         self.dropped_branches: list[BranchId] = []
         self.dropped_snapshots: list[tuple[BranchId, SnapshotId]] = []

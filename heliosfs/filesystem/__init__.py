@@ -8,6 +8,7 @@ ranges.py     copies by reference, fallocate, holes, files without a name
 versions.py   checkpoint, fork, restore, discard; questions about branches and snapshots
 observing.py  status, stats, the operation log
 adopting.py   making a branch equal to an imported tree
+continuing.py  connections that outlive their daemon
 opening.py    from a directory to a Filesystem, and back
 """
 

@@ -20,7 +20,8 @@ from heliosfs.core.engine import Engine
 from heliosfs.core.errors import NeedPages
 from heliosfs.core.ids import Lsn, PageId
 from heliosfs.core.oplog import Record, Write
-from heliosfs.storage.log import GroupCommit, Log
+from heliosfs.core.unanswered import Applied
+from heliosfs.storage.log import GroupCommit, Log, Place
 from heliosfs.storage.pagestore import PageCache
 from heliosfs.storage.persist import Persister
 
@@ -103,7 +104,10 @@ class Door:
 
     def carry_out(self, record: Record) -> Any:
         """Append and apply a planned record. Raises OSError where the log cannot take it."""
-        place = self.log.append(record.KIND, record.encode())
+        body = record.encode()
+        place = self.log.append(record.KIND, body)
+        if self.engine.unanswered:
+            self._note(record.KIND, body, place)
         self.cache.begin_blocking()
         try:
             return apply(self.engine, record, place)
@@ -112,12 +116,21 @@ class Door:
 
     def carry_out_write(self, record: Write, data: bytes | memoryview) -> Any:
         """As `carry_out`, with the bytes of a write as payload."""
-        place = self.log.append(record.KIND, record.encode(), data)
+        body = record.encode()
+        place = self.log.append(record.KIND, body, data)
+        if self.engine.unanswered:
+            self._note(record.KIND, body, place)
         self.cache.begin_blocking()
         try:
             return apply(self.engine, record, place)
         finally:
             self.cache.end_blocking()
+
+    def _note(self, kind: int, body: bytes, place: Place) -> None:
+        """A request that is under way for longer has changed something."""
+        records = self.engine.unanswered.get((place.connection, place.request))
+        if records is not None:
+            records.append(Applied(kind, body, place.lsn, place.length))
 
     def try_change(self, plan: Callable[..., Record], *args: Any) -> Any:
         """Plan and carry out, at once. Raises NeedRoom, NeedPages, as the plan and the log."""

@@ -295,6 +295,11 @@ class Immediate(Door):
         if branch is not None and branch.orphans:
             branch.orphans.pop(Ino(node & INO_MASK), None)
 
+    def forget_all(self) -> None:
+        """No kernel knows any node any more: all unlinked inodes are freed. Where lookups were not counted."""
+        for branch in self.engine.branches.values():
+            branch.orphans.clear()
+
 
 def one_view(node: NodeId, other: NodeId) -> ViewNo:
     """The view of both. Raises FsError EXDEV: they are of different views."""

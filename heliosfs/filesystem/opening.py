@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from heliosfs.core.engine import Engine
 from heliosfs.core.errors import Damaged
 from heliosfs.core.ids import Ino, Lsn
 from heliosfs.filesystem.adopting import Adopting
+from heliosfs.filesystem.continuing import Continuation
 from heliosfs.storage import refstore
 from heliosfs.storage.backing import BackingFiles
 from heliosfs.storage.layout import StoreLayout
@@ -54,16 +55,24 @@ class Filesystem(Adopting):
     """The one door to a store. See the modules of this package for its operations."""
 
     layout: StoreLayout
+    continuation: Continuation
 
 
 @asynccontextmanager
 async def open_filesystem(
-    path: Path | str, options: StoreOptions | None = None, *, create: bool = False, background: bool = True
+    path: Path | str,
+    options: StoreOptions | None = None,
+    *,
+    create: bool = False,
+    background: bool = True,
+    connections: Collection[int] = (),
 ) -> AsyncIterator[Filesystem]:
     """Open a store for this process alone, replay its log, and run its background work until closed.
 
     Args:
         create: Make the store first if there is none.
+        connections: Kernel connections that a former daemon has served and that go on: what they have asked
+            for and may not have been told is kept (see continuing.py).
         background: Run the persister and the commit interval; without it only what is asked for is stored.
 
     Raises:
@@ -76,7 +85,7 @@ async def open_filesystem(
         StoreLayout.create(directory).close()
     layout = StoreLayout.open(directory)
     try:
-        fs = _assemble(layout, options)
+        fs = _assemble(layout, options, Continuation(connections))
         try:
             async with trio.open_nursery() as nursery:
                 fs.pool.start()
@@ -99,7 +108,7 @@ async def open_filesystem(
         layout.close()
 
 
-def _assemble(layout: StoreLayout, options: StoreOptions) -> Filesystem:
+def _assemble(layout: StoreLayout, options: StoreOptions, continuation: Continuation) -> Filesystem:
     began = time.perf_counter()
     db = layout.open_db()
     page_store = PageStore(db)
@@ -117,18 +126,19 @@ def _assemble(layout: StoreLayout, options: StoreOptions) -> Filesystem:
         except oplog.BadRecord as error:
             raise Damaged(f"log record {lsn}", f"log record at {lsn}: {error}") from error
         engine.last_ns = max(engine.last_ns, getattr(record, "now_ns", 0))
-        apply(engine, record, place)
+        result = apply(engine, record, place)
+        if continuation:
+            continuation.applied(engine, record, body, place, result)
 
     with cache.blocking():
+        continuation.begin(engine)
         if stored is not None:
             # Records behind the cut may write to files that were unlinked before it.
             for branch in engine.branches.values():
                 table = stored.orphans.get(branch.id)
                 branch.orphans.update((Ino(ino), inode) for ino, inode in radix.items(table, cache))
         log = Log.open(layout.log_dir, budget_bytes=options.log, start=start, on_record=replay)
-    for branch in engine.branches.values():
-        # No kernel knows them any more: a new mount is a new connection.
-        branch.orphans.clear()
+    continuation.finish(engine)
     index = ChunkIndex(db)
     commit = GroupCommit(log)
     pool = WorkerPool(layout.packs_dir, index)
@@ -151,6 +161,7 @@ def _assemble(layout: StoreLayout, options: StoreOptions) -> Filesystem:
     fs.layout = layout
     fs.invalidators = []
     fs.mounted_views = set()
+    fs.continuation = continuation
     recovery = log.recovery
     fs.options = {
         "memory": options.memory,

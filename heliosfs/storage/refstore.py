@@ -15,6 +15,7 @@ from typing import Any, Final
 from rocksdict import Rdict, WriteBatch
 
 from cas import database
+from heliosfs.core import unanswered
 from heliosfs.core.cut import BranchCut, Cut, SnapshotCut
 from heliosfs.core.engine import Engine
 from heliosfs.core.errors import Damaged
@@ -60,13 +61,15 @@ def commit_batch(cut: Cut, roots: dict[int, PageId], orphans: dict[BranchId, Pag
         batch.put(_snapshot_key(snapshot.branch, snapshot.id), _dump(_snapshot_value(snapshot_cut, roots)))
     for event in cut.events:
         batch.put(_EVENT + event.lsn.to_bytes(8, "big"), _dump(event.line()))
-    head = {
+    head: dict[str, Any] = {
         "position": cut.position,
         "next_ino": cut.next_ino,
         "next_view": cut.next_view,
         "next_branch": cut.next_branch,
         "last_ns": cut.last_ns,
     }
+    if cut.unanswered:
+        head["unanswered"] = unanswered.to_json(cut.unanswered)
     batch.put(HEAD, _dump(head))
     return batch
 
@@ -92,6 +95,7 @@ def load(db: Rdict, engine: Engine) -> Stored | None:
         engine.next_view = ViewNo(_number(head, "next_view"))
         engine.next_branch = BranchId(_number(head, "next_branch"))
         engine.last_ns = _number(head, "last_ns")
+        engine.unanswered = unanswered.from_json(head.get("unanswered", ()))
         position = Lsn(_number(head, "position"))
         branches = list(_values(db, _BRANCH))
         orphans = _load_branches(branches, engine)

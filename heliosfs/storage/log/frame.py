@@ -57,6 +57,7 @@ class Place(NamedTuple):
         offset: Bytes from the start of the segment file to the payload.
         length: Bytes of payload.
         sums: One little endian crc32 for each `BLOCK_BYTES` of payload, seeded; b"" without payload.
+        connection, request: Who asked for it; 0, 0 for nobody who waits for an answer.
     """
 
     lsn: Lsn
@@ -65,6 +66,8 @@ class Place(NamedTuple):
     offset: int
     length: int
     sums: bytes
+    connection: int = 0
+    request: int = 0
 
 
 @dataclass(frozen=True, slots=True)

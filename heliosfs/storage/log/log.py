@@ -51,6 +51,9 @@ class Log:
         failed: The error that made the log read-only, or None.
         recovery: What opening found.
         current_life: Number of the life that is appended to.
+        epoch: Number of the writer, in each record's header: the first life that it began. Of two writers the
+            later one has the higher.
+        connection, request: Who asks for what is appended next, in its header; 0, 0 for nobody.
     """
 
     def __init__(self, files: SegmentFiles, budget_bytes: int, calls: OsCalls) -> None:
@@ -63,6 +66,9 @@ class Log:
         self.failed: OSError | None = None
         self.recovery = Recovery()
         self.current_life = 0
+        self.epoch = 0
+        self.connection = 0
+        self.request = 0
         self._appends = 0
         self._syncs = 0
         self._released = Lsn(0)
@@ -103,6 +109,7 @@ class Log:
             log._dirty = [segment for segment in found.lives if segment.end_lsn > found.durable]
             log._last_life = found.last_life
             log._begin_life(max(found.end, HEADER_BYTES), found.prev_life, found.prev_end)
+            log.epoch = log.current_life & 0xFFFF_FFFF
         except BaseException:
             log._close_files()
             raise
@@ -149,16 +156,7 @@ class Log:
 
     # --- appending -----------------------------------------------------------------------------------
 
-    def append(
-        self,
-        kind: int,
-        body: bytes,
-        payload: bytes | bytearray | memoryview = b"",
-        *,
-        epoch: int = 0,
-        connection: int = 0,
-        request: int = 0,
-    ) -> Place:
+    def append(self, kind: int, body: bytes, payload: bytes | bytearray | memoryview = b"") -> Place:
         """Append one record, whole or not at all. It survives SIGKILL when this returns.
 
         Raises:
@@ -172,14 +170,26 @@ class Log:
         length = (unpadded + 7) & ~7
         if self._offset + length > self._limit:
             self._roll(length)
-        seed = self._seed
+        seed, connection, request = self._seed, self.connection, self.request
         sums = block_sums(payload, seed) if size else b""
         offset = self._offset
         lsn = self._base + offset
         rest = b"".join(
             (
                 self._marker,
-                pack_rest(length, kind, 0, 0, len(body), size, lsn, self.durable_lsn, request, epoch, connection),
+                pack_rest(
+                    length,
+                    kind,
+                    0,
+                    0,
+                    len(body),
+                    size,
+                    lsn,
+                    self.durable_lsn,
+                    request,
+                    self.epoch,
+                    connection,
+                ),
                 body,
                 sums,
             )
@@ -201,7 +211,14 @@ class Log:
         self.end = end = Lsn(lsn + length)
         self._appends += 1
         return Place(
-            Lsn(lsn), end, self.current_life, offset + length - size - len(_PADDING[length - unpadded]), size, sums
+            Lsn(lsn),
+            end,
+            self.current_life,
+            offset + length - size - len(_PADDING[length - unpadded]),
+            size,
+            sums,
+            connection,
+            request,
         )
 
     def _cancel(self, offset: int) -> None:

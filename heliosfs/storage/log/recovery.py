@@ -228,7 +228,16 @@ class _Replay:
             ):
                 break
             if end > start and record.kind < FIRST_INTERNAL_KIND:
-                place = Place(Lsn(lsn), Lsn(end), life, offset + meta, record.payload_length, sums)
+                place = Place(
+                    Lsn(lsn),
+                    Lsn(end),
+                    life,
+                    offset + meta,
+                    record.payload_length,
+                    sums,
+                    record.connection,
+                    record.request,
+                )
                 on_record(Lsn(lsn), Lsn(end), record.kind, memoryview(window)[body_at:sums_at], place)
                 recovery.records += 1
                 recovery.bytes += record.length

@@ -33,8 +33,9 @@ def write(directory: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
     with monkeypatch.context() as patch:
         patch.setattr(os, "urandom", lambda count: bytes(range(count)))
         log = open_log(directory, [])
+    log.epoch, log.connection, log.request = 4, 5, 6
     for number, (kind, body, payload) in enumerate(RECORDS):
-        log.append(kind, body, payload, epoch=4, connection=5, request=6)
+        log.append(kind, body, payload)
         if number == 0:
             log.sync()
     log.close()

@@ -57,7 +57,8 @@ def log(tmp_path: Path, calls: OsCalls) -> Iterator[Log]:
 @pytest.mark.parametrize("size", [0, 1, 7, 16383, 16384, 16385, 40000])
 def test_what_was_appended_is_replayed(log: Log, tmp_path: Path, size: int) -> None:
     payload = os.urandom(size)
-    place = log.append(7, b"body", payload, epoch=1, connection=2, request=3)
+    log.connection, log.request = 2, 3
+    place = log.append(7, b"body", payload)
     assert log.end == place.end_lsn
     assert replay(tmp_path) == [(7, b"body", place)]
     assert log.read(place.life, place.offset, size) == payload

@@ -1,0 +1,120 @@
+"""A store that is opened for a connection which goes on: what was asked, what was unlinked, what to tell again."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from heliosfs.core import oplog
+from heliosfs.core.errors import StaleHandle
+from heliosfs.core.ids import ROOT_INO, NodeId, node_id
+from heliosfs.filesystem import Caller, Filesystem, open_filesystem
+
+ME = Caller(0, 0)
+
+
+def root_of(fs: Filesystem) -> NodeId:
+    assert fs.engine.main is not None
+    return node_id(fs.engine.main.view, ROOT_INO)
+
+
+def kill(store: Path, copy: Path) -> None:
+    shutil.copytree(store, copy, ignore=shutil.ignore_patterns("lock", "socket"))
+
+
+def asked(fs: Filesystem, connection: int, request: int) -> None:
+    fs.log.connection, fs.log.request = connection, request
+
+
+async def test_requests_are_found_with_what_they_did(tmp_path: Path) -> None:
+    async with open_filesystem(tmp_path / "store", create=True) as fs:
+        root = root_of(fs)
+        asked(fs, 7, 2)
+        made = await fs.make(root, b"f", 0o100644, ME)
+        asked(fs, 7, 4)
+        await fs.write(made.node, 0, b"content", ME)
+        asked(fs, 8, 4)
+        await fs.unlink(root, b"f", ME)
+        asked(fs, 0, 0)
+        await fs.make(root, b"nobody's", 0o100644, ME)
+        kill(tmp_path / "store", tmp_path / "killed")
+    async with open_filesystem(tmp_path / "killed", connections=[7]) as fs:
+        found = fs.engine.unanswered
+        assert set(found) == {(7, 2), (7, 4)}
+        (applied,) = found[7, 2]
+        record = oplog.decode(applied.kind, applied.body)
+        assert isinstance(record, oplog.Make) and record.name == b"f"
+        assert [(a.kind, a.length) for a in found[7, 4]] == [(oplog.Write.KIND, 7)]
+
+
+async def test_a_cut_carries_what_has_no_answer_yet(tmp_path: Path) -> None:
+    async with open_filesystem(tmp_path / "store", create=True) as fs:
+        root = root_of(fs)
+        for request in (2, 4):
+            fs.engine.unanswered[7, request] = []
+            asked(fs, 7, request)
+            await fs.make(root, b"%d" % request, 0o100644, ME)
+        del fs.engine.unanswered[7, 2]
+        asked(fs, 7, 6)
+        await fs.make(root, b"answered at once", 0o100644, ME)
+        await fs.wait_persisted()
+        kill(tmp_path / "store", tmp_path / "killed")
+    async with open_filesystem(tmp_path / "killed", connections=[7]) as fs:
+        assert fs.log.recovery.records == 0
+        assert {key: len(records) for key, records in fs.engine.unanswered.items()} == {(7, 4): 1}
+    async with open_filesystem(tmp_path / "store") as fs:
+        assert fs.engine.unanswered == {}
+
+
+@pytest.mark.parametrize("goes_on", [True, False])
+async def test_unlinked_files_live_on_for_it_alone(tmp_path: Path, goes_on: bool) -> None:
+    async with open_filesystem(tmp_path / "store", create=True) as fs:
+        root = root_of(fs)
+        before = await fs.make(root, b"before", 0o100644, ME)
+        behind = await fs.make(root, b"behind", 0o100644, ME)
+        await fs.write(before.node, 0, b"content", ME)
+        await fs.unlink(root, b"before", ME)
+        await fs.wait_persisted()
+        await fs.unlink(root, b"behind", ME)
+        kill(tmp_path / "store", tmp_path / "killed")
+    async with open_filesystem(tmp_path / "killed", connections=[7] if goes_on else []) as fs:
+        if goes_on:
+            assert await fs.read(before.node, 0, 99) == b"content"
+            assert await fs.write(behind.node, 0, b"x", ME) == 1
+            fs.forget_all()
+        for node in (before.node, behind.node):
+            with pytest.raises(StaleHandle):
+                await fs.getattr(node)
+
+
+async def test_what_kernels_may_not_have_dropped_is_told_again(tmp_path: Path) -> None:
+    async with open_filesystem(tmp_path / "store", create=True) as fs:
+        root = root_of(fs)
+        assert fs.engine.main is not None
+        view = fs.engine.main.view
+        file = await fs.make(root, b"f", 0o100644, ME)
+        await fs.checkpoint(view, b"s", ME)
+        await fs.write(file.node, 0, b"content", ME)
+        await fs.fork(view, b"c", ME)
+        child = fs.find_branch(b"main/c").view
+        await fs.wait_persisted()
+        await fs.restore(view, b"s", ME)
+        await fs.discard(child, ME)
+        kill(tmp_path / "store", tmp_path / "killed")
+    async with open_filesystem(tmp_path / "killed", connections=[7]) as fs:
+        told = {(change.view, change.ino) for change in fs.continuation.changes}
+        assert (view, file.node & ((1 << 40) - 1)) in told
+        assert (child, 0) in told
+    async with open_filesystem(tmp_path / "killed") as fs:
+        assert fs.continuation.changes == []
+
+
+async def test_each_writer_has_a_later_epoch(tmp_path: Path) -> None:
+    epochs = []
+    for number in range(3):
+        async with open_filesystem(tmp_path / "store", create=True) as fs:
+            epochs.append(fs.log.epoch)
+            await fs.make(root_of(fs), b"%d" % number, 0o100644, ME)
+    assert epochs == sorted(set(epochs))
