@@ -29,8 +29,8 @@ from cas.packs import Place, Stored
 from cas.store import StoreStats
 
 PREFIX: Final = b"c"
-_RECORD: Final = struct.Struct("<IQII")
-_SUMS: Final = struct.Struct("<QQQ")
+RECORD: Final = struct.Struct("<IQII")
+SUMS: Final = struct.Struct("<QQQ")
 _KEY_BYTES: Final = len(PREFIX) + ID_BYTES
 
 
@@ -45,7 +45,7 @@ class ChunkIndex:
         self._lock = threading.Lock()
         self._suspects: set[ChunkId] = set()
         sums = db.get(PREFIX)
-        self._chunks, self._stored_bytes, self._raw_bytes = _SUMS.unpack(sums) if sums else (0, 0, 0)
+        self._chunks, self._stored_bytes, self._raw_bytes = SUMS.unpack(sums) if sums else (0, 0, 0)
 
     def has(self, id: ChunkId) -> bool:
         """Whether the chunk is known, and not known to be damaged. 0.6 us."""
@@ -85,7 +85,7 @@ class ChunkIndex:
     def _record(self, id: ChunkId) -> tuple[int, int, int, int] | None:
         try:
             record = self._db.get(PREFIX + id)
-            return None if record is None else _RECORD.unpack(record)
+            return None if record is None else RECORD.unpack(record)
         except Exception as error:
             # RocksDB's have no class.
             self._suspects.add(id)
@@ -109,7 +109,7 @@ class ChunkIndex:
             How many were new.
         """
         suspects = self._suspects
-        pack_record = _RECORD.pack
+        pack_record = RECORD.pack
         new = 0
         with self._lock:
             batch = WriteBatch(raw_mode=True)
@@ -182,7 +182,7 @@ class ChunkIndex:
         # The sums' key is the prefix itself: ids begin right behind it.
         for key, record in database.records(self._db, PREFIX, start=PREFIX + b"\0"):
             if len(key) == _KEY_BYTES:
-                pack, offset, length, raw = _RECORD.unpack(record)
+                pack, offset, length, raw = RECORD.unpack(record)
                 yield Stored(ChunkId(key[len(PREFIX) :]), Place(pack, offset, length), raw)
 
     def stats(self) -> StoreStats:
@@ -194,7 +194,7 @@ class ChunkIndex:
         chunks += self._chunks
         stored_bytes += self._stored_bytes
         raw_bytes += self._raw_bytes
-        batch.put(PREFIX, _SUMS.pack(chunks, stored_bytes, raw_bytes))
+        batch.put(PREFIX, SUMS.pack(chunks, stored_bytes, raw_bytes))
         database.write(self._db, batch)
         # Only now: a write that raised has changed nothing.
         self._chunks, self._stored_bytes, self._raw_bytes = chunks, stored_bytes, raw_bytes

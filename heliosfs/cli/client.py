@@ -19,6 +19,9 @@ from heliosfs.daemon.address import socket_address
 Progress = Callable[[int, int], None]
 """Called with (files, bytes) done so far."""
 
+Steps = Callable[[str, int, int], None]
+"""Called with (stage, done, of)."""
+
 _CONNECT_S = 5.0
 
 
@@ -40,13 +43,20 @@ class Client:
         self._lines.close()
         self._socket.close()
 
-    def ask(self, words: Sequence[str], branch: str | None = None, progress: Progress | None = None) -> Reply:
+    def ask(
+        self,
+        words: Sequence[str],
+        branch: str | None = None,
+        progress: Progress | None = None,
+        steps: Steps | None = None,
+    ) -> Reply:
         """Have one command run and wait for its reply, however long it takes.
 
         Args:
             words: The verb and its arguments; bytes that are not UTF-8 as surrogate escapes.
             branch: "main/exp/a"; None for the branch that the daemon has mounted.
-            progress: Told of each progress line, if given.
+            progress: Told of each progress line of files and bytes, if given.
+            steps: Told of each progress line of stages, if given.
 
         Raises:
             CliError: The daemon went away before it answered, or sent something else than JSON lines.
@@ -58,11 +68,13 @@ class Client:
                 reply = json.loads(line)
                 if not isinstance(reply, dict):
                     raise ValueError("not an object")
-                steps = reply.get("progress")
-                if not isinstance(steps, dict):
+                state = reply.get("progress")
+                if not isinstance(state, dict):
                     return reply
-                if progress is not None:
-                    progress(int(steps.get("files", 0)), int(steps.get("bytes", 0)))
+                if "stage" in state and steps is not None:
+                    steps(str(state["stage"]), int(state.get("done", 0)), int(state.get("of", 0)))
+                elif progress is not None:
+                    progress(int(state.get("files", 0)), int(state.get("bytes", 0)))
         except (OSError, ValueError) as error:
             raise CliError(f"the daemon's answer was cut short: {error}", "see daemon.log in the store") from error
         raise CliError("the daemon went away before it answered", "see daemon.log in the store")

@@ -32,6 +32,8 @@ VERBS: dict[str, str] = {
     "snapshot": "snapshot",
     "log": "log",
     "stats": "stats",
+    "fsck": "fsck",
+    "scrub": "scrub",
     "export": "exporting",
     "doctor": "doctor",
     "completion": "completion",

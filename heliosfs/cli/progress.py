@@ -1,4 +1,4 @@
-"""Progress of an import or export, on a terminal only.
+"""Progress of long work, on a terminal only.
 
 Invariants: rich is imported only when stderr is a terminal; stdout is never written. Must not know: verbs.
 """
@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from heliosfs.cli.client import Progress
+from heliosfs.cli.client import Progress, Steps
 from heliosfs.cli.output import size_text
 
 
@@ -37,6 +37,32 @@ def shown_progress(title: str, quiet: bool = False) -> Iterator[Progress]:
 
     with status:
         yield update
+
+
+@contextmanager
+def shown_steps(title: str, quiet: bool = False) -> Iterator[Steps]:
+    """As `shown_progress`, for work in stages.
+
+    Yields:
+        What to call with (stage, done, of).
+    """
+    if quiet or not sys.stderr.isatty():
+        yield _no_step
+        return
+    from rich.console import Console
+    from rich.status import Status
+
+    status = Status(title, console=Console(stderr=True))
+
+    def update(stage: str, done: int, of: int) -> None:
+        status.update(f"{title}: {stage} {done:,} of {of:,}")
+
+    with status:
+        yield update
+
+
+def _no_step(_stage: str, _done: int, _of: int) -> None:
+    return None
 
 
 def _nothing(_files: int, _bytes: int) -> None:

@@ -187,6 +187,40 @@ class Stats:
 
 
 @dataclass(slots=True, frozen=True)
+class Fsck:
+    """Check the whole store, and wait for the result; from the first branch alone."""
+
+    async def run(self, target: Target) -> Outcome:
+        return _answer(target, await target.fs.fsck(target.view))
+
+
+@dataclass(slots=True, frozen=True)
+class ScrubStart:
+    """Have the whole store hashed anew in the background, at most `rate` bytes a second (0: no limit)."""
+
+    rate: int = 0
+
+    async def run(self, target: Target) -> Outcome:
+        return _answer(target, target.fs.scrub_start(target.view, self.rate))
+
+
+@dataclass(slots=True, frozen=True)
+class ScrubStop:
+    """End the scrub that runs."""
+
+    async def run(self, target: Target) -> Outcome:
+        return _answer(target, target.fs.scrub_stop(target.view))
+
+
+@dataclass(slots=True, frozen=True)
+class ScrubStatus:
+    """How far the scrub is, and the last result whole."""
+
+    async def run(self, target: Target) -> Outcome:
+        return _answer(target, target.fs.scrub_status(target.view))
+
+
+@dataclass(slots=True, frozen=True)
 class Log:
     """The newest operations of the branch, newest last; 1 <= limit <= LOG_LINES."""
 

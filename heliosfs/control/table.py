@@ -18,14 +18,18 @@ from heliosfs.control.commands import (
     Discard,
     ForgetSnapshot,
     Fork,
+    Fsck,
     ListVersions,
     Log,
     RenameSnapshot,
     Restore,
+    ScrubStart,
+    ScrubStatus,
+    ScrubStop,
     Stats,
     Status,
 )
-from heliosfs.control.words import one_line, options_apart, split
+from heliosfs.control.words import one_line, options_apart, size_of, split
 from heliosfs.core.errors import FsError
 from heliosfs.core.ids import ViewNo
 
@@ -123,6 +127,11 @@ def _log(_arguments: list[bytes], options: dict[bytes, bytes]) -> Command:
     return Log(min(int(text), LOG_LINES))
 
 
+def _scrub_start(_arguments: list[bytes], options: dict[bytes, bytes]) -> Command:
+    text = options.get(b"--rate")
+    return ScrubStart() if text is None else ScrubStart(size_of(text))
+
+
 _FORK_USAGE: Final = "branch NAME [--from SNAPSHOT] | branch NAME from SNAPSHOT"
 
 SPECS: Final = (
@@ -171,6 +180,10 @@ SPECS: Final = (
     Spec((b"ls",), ListVersions, "ls", (0, 0), lambda _, __: ListVersions()),
     Spec((b"status",), Status, "status", (0, 0), lambda _, __: Status()),
     Spec((b"stats",), Stats, "stats", (0, 0), lambda _, __: Stats()),
+    Spec((b"fsck",), Fsck, "fsck", (0, 0), lambda _, __: Fsck()),
+    Spec((b"scrub", b"start"), ScrubStart, "scrub start [--rate 50M]", (0, 0), _scrub_start, options=(b"--rate",)),
+    Spec((b"scrub", b"stop"), ScrubStop, "scrub stop", (0, 0), lambda _, __: ScrubStop()),
+    Spec((b"scrub", b"status"), ScrubStatus, "scrub status", (0, 0), lambda _, __: ScrubStatus()),
     Spec((b"log",), Log, "log [-n N]", (0, 0), _log, options=(b"-n",)),
 )
 

@@ -16,6 +16,7 @@ from heliosfs.core.errors import FsError
 LINE_MAX: Final = 8192
 """Bytes of the longest command line: a verb and a path of 4,095 bytes, whatever needs quotes. Splitting takes 1 us
 a byte, and nothing else is served meanwhile."""
+_UNITS: Final = b" KMGT"
 
 
 def split(line: bytes) -> list[bytes]:
@@ -76,3 +77,12 @@ def options_apart(
         else:
             arguments.append(word)
     return arguments, options
+
+
+def size_of(text: bytes) -> int:
+    """Bytes of "50M": a whole number and K, M, G, T (powers of 1024), or none. FsError EINVAL otherwise."""
+    number, unit = (text[:-1], text[-1:].upper()) if text[-1:].isalpha() else (text, b"")
+    power = _UNITS.find(unit) if unit else 0
+    if not number.isdigit() or len(number) > 15 or power < 0:
+        raise FsError(errno.EINVAL, "a size is a number, with K, M, G or T behind it: 50M")
+    return int(number) << 10 * power

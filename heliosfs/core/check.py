@@ -21,29 +21,40 @@ from heliosfs.core.view import GONE, State, View
 def check(engine: Engine) -> list[str]:
     """What is wrong, one line each; [] when all is well. Pages must be loadable (blocking)."""
     wrong: list[str] = []
+    check_branches(engine, wrong)
     seen: set[int] = set()
-    for view_no, branch in engine.branches.items():
-        where = branch.path.decode("utf-8", "backslashreplace")
-        if branch.view != view_no:
-            wrong.append(f"{where}: view number {branch.view} filed under {view_no}")
+    for branch in engine.branches.values():
+        where = _shown(branch.path)
         check_tree(branch.head, engine.pages, where, wrong)
-        _check_branch(engine, branch, where, wrong)
+        for ino in branch.orphans:
+            if branch.head.get(ino, engine.pages) is not None:
+                wrong.append(f"{where}: orphan {ino} is in the tree")
         for snapshot in branch.snapshots.values():
             if id(snapshot.state) in seen:
                 continue
             seen.add(id(snapshot.state))
-            name = snapshot.name.decode("utf-8", "backslashreplace")
-            check_tree(snapshot.state, engine.pages, f"{where}@{name}", wrong)
+            check_tree(snapshot.state, engine.pages, f"{where}@{_shown(snapshot.name)}", wrong)
+    return wrong
+
+
+def check_branches(engine: Engine, wrong: list[str]) -> None:
+    """Check names, numbers and counters of branches and snapshots; no page is read."""
+    for view_no, branch in engine.branches.items():
+        where = _shown(branch.path)
+        if branch.view != view_no:
+            wrong.append(f"{where}: view number {branch.view} filed under {view_no}")
+        _check_branch(engine, branch, where, wrong)
     for view_no, snapshot in engine.snapshot_views.items():
         if snapshot.view != view_no or view_no in engine.branches:
             wrong.append(f"snapshot view {view_no} is not its own")
-    return wrong
+
+
+def _shown(name: bytes) -> str:
+    return name.decode("utf-8", "backslashreplace")
 
 
 def _check_branch(engine: Engine, branch: BranchRef, where: str, wrong: list[str]) -> None:
     for ino, inode in branch.orphans.items():
-        if branch.head.get(ino, engine.pages) is not None:
-            wrong.append(f"{where}: orphan {ino} is in the tree")
         if inode.nlink:
             wrong.append(f"{where}: orphan {ino} has {inode.nlink} names")
     for name, snapshot in branch.snapshots.items():

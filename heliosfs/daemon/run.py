@@ -22,6 +22,7 @@ from heliosfs.control.runner import Commands
 from heliosfs.control.tree import ControlTree
 from heliosfs.core.errors import FsError
 from heliosfs.daemon import journal
+from heliosfs.daemon.checks import check_verbs
 from heliosfs.daemon.errors import FAILED, DaemonError, daemon_error
 from heliosfs.daemon.options import MountOptions
 from heliosfs.daemon.readiness import Announcer
@@ -90,7 +91,10 @@ async def _serve(
             return ControlTree(fs, visible=options.control_visible, after_reply=after_reply, commands=commands)
 
         session = Pyfuse3Session(fs, make_control, branch.view, mountpoint, flags)
-        server = Server({**daemon_verbs(fs, session, mountpoint), **transfer_verbs(fs)}, words_verb(fs, commands))
+        server = Server(
+            {**daemon_verbs(fs, session, mountpoint), **transfer_verbs(fs), **check_verbs(fs)},
+            words_verb(fs, commands),
+        )
         async with listening(store, server), trio.open_nursery() as nursery:
             nursery.start_soon(_stop_on_signal, session, nursery.cancel_scope, foreground)
             await nursery.start(_serve_session, session, nursery.cancel_scope)

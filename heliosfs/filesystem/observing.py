@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 
 from rocksdict import Rdict
 
 from cas.cache import ChunkCache
 from cas.index import ChunkIndex
+from heliosfs.core.errors import FsError
 from heliosfs.core.ids import ViewNo
 from heliosfs.filesystem.versions import VersionOperations
 from heliosfs.storage import refstore
+from heliosfs.storage.checking.scrubber import Scrubber
 from heliosfs.storage.workers import WorkerPool
 
 
@@ -23,6 +26,7 @@ class Observing(VersionOperations):
     chunks: ChunkCache
     pool: WorkerPool
     options: dict[str, object]
+    scrubber: Scrubber
 
     def oplog(self, view: ViewNo | None, limit: int) -> list[dict[str, object]]:
         """The newest `limit` lines of the operation log, oldest first; of one branch and those below it.
@@ -72,6 +76,7 @@ class Observing(VersionOperations):
             "branches": len(self.engine.branches),
             "snapshots": sum(len(b.snapshots) for b in self.engine.branches.values()),
             "options": {k: v for k, v in self.options.items() if k != "recovery"},
+            "scrub": self.scrubber.status(),
         }
         if view is not None:
             info = self.branch(view)
@@ -88,8 +93,37 @@ class Observing(VersionOperations):
                 status["snapshots"] = sum(len(b.snapshots) for b in below)
                 if status["error"]:
                     status["error"] = "the store has failed: see its daemon.log"
-                del status["store"], status["recovery"], status["options"]
+                del status["store"], status["recovery"], status["options"], status["scrub"]
         return status
+
+    async def fsck(self, view: ViewNo) -> dict[str, object]:
+        """The result of a check of the whole store. Raises FsError (EPERM: see `_whole_store`), OSError."""
+        self._whole_store(view)
+        return {"report": (await self.scrubber.check()).as_dict()}
+
+    def scrub_start(self, view: ViewNo, rate: int) -> dict[str, object]:
+        """Have a scrub made, at most `rate` bytes a second (0: no limit). FsError EPERM, EBUSY: one runs."""
+        self._whole_store(view)
+        if not self.scrubber.start(rate):
+            raise FsError(errno.EBUSY, "a scrub is running already")
+        return {"rate": rate or None}
+
+    def scrub_stop(self, view: ViewNo) -> dict[str, object]:
+        """End the scrub that runs. FsError EPERM, ENOENT: none does."""
+        self._whole_store(view)
+        if not self.scrubber.stop():
+            raise FsError(errno.ENOENT, "no scrub is running")
+        return {}
+
+    def scrub_status(self, view: ViewNo) -> dict[str, object]:
+        """How far the scrub is, and the last result with every finding. FsError EPERM."""
+        self._whole_store(view)
+        return {**self.scrubber.status(), "last": self.scrubber.result()}
+
+    def _whole_store(self, view: ViewNo) -> None:
+        """What concerns every branch may be asked from the first one alone: others see nothing above them."""
+        if self.branch(view).parent is not None:
+            raise FsError(errno.EPERM, "this concerns the whole store: ask from its first branch")
 
     def stats(self) -> dict[str, object]:
         """Counters: what is stored, what is cached. True numbers, since the start unless they say otherwise."""

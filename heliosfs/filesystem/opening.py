@@ -24,6 +24,7 @@ from heliosfs.filesystem.adopting import Adopting
 from heliosfs.filesystem.continuing import Continuation
 from heliosfs.storage import refstore
 from heliosfs.storage.backing import BackingFiles
+from heliosfs.storage.checking.scrubber import Scrubber
 from heliosfs.storage.layout import StoreLayout
 from heliosfs.storage.log import GroupCommit, Log, Place
 from heliosfs.storage.pagestore import PageCache, PageStore
@@ -91,6 +92,7 @@ async def open_filesystem(
                 fs.pool.start()
                 if background:
                     nursery.start_soon(fs.persister.run)
+                    nursery.start_soon(fs.scrubber.run)
                     nursery.start_soon(fs.commit.run_interval, options.commit_s)
                 try:
                     yield fs
@@ -159,6 +161,7 @@ def _assemble(layout: StoreLayout, options: StoreOptions, continuation: Continua
     fs.backings.start()
     fs.store_path = layout.path
     fs.layout = layout
+    fs.scrubber = Scrubber(layout.path, log, index)
     fs.invalidators = []
     fs.mounted_views = set()
     fs.continuation = continuation

@@ -29,7 +29,23 @@ VERSION: Final = 0
 _FIRST_LINE: Final = "heliosfs store"
 _ID_LINE: Final = re.compile("id ([0-9a-f]{32})")
 _DIRECTORIES: Final = ("log", "packs", "db")
-_OURS: Final = frozenset(("format", "format.new", "lock", "socket", "log", "packs", "db", "daemon.log", "backing"))
+OURS: Final = frozenset(
+    (
+        "format",
+        "format.new",
+        "lock",
+        "socket",
+        "log",
+        "packs",
+        "db",
+        "daemon.log",
+        "daemon.log.1",
+        "backing",
+        "quarantine",
+        "scrub.json",
+        "scrub.new",
+    )
+)
 
 
 class StoreLayout:
@@ -68,7 +84,7 @@ class StoreLayout:
         if cls.is_store(path):
             raise StoreExists(path)
         for entry in sorted(os.listdir(path)):
-            if entry not in _OURS:
+            if entry not in OURS:
                 raise StoreOccupied(path, entry)
         for name in _DIRECTORIES:
             # A creation that was killed leaves them empty. Anything in them is somebody else's.
@@ -101,9 +117,7 @@ class StoreLayout:
         layout._take_lock()
         try:
             layout._make_private()
-            for directory in (layout.log_dir, layout.packs_dir, layout.db_dir):
-                if not directory.is_dir():
-                    raise StoreDamaged(path, f"{directory.name} is missing")
+            cls.check(path)
         except BaseException:
             layout.close()
             raise
@@ -114,6 +128,21 @@ class StoreLayout:
         found = self.path.stat()
         if found.st_mode & 0o077 and os.geteuid() in (0, found.st_uid):
             self.path.chmod(0o700)
+
+    @classmethod
+    def check(cls, path: Path) -> None:
+        """Look whether there is a store that this program reads; takes no lock, opens nothing.
+
+        Raises:
+            StoreAbsent, StoreNewer, StoreDamaged. OSError.
+        """
+        if not cls.is_store(path):
+            raise StoreAbsent(path)
+        layout = cls(path)
+        layout._read_format()
+        for directory in (layout.log_dir, layout.packs_dir, layout.db_dir):
+            if not directory.is_dir():
+                raise StoreDamaged(path, f"{directory.name} is missing")
 
     def _take_lock(self) -> None:
         try:

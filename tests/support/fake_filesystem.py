@@ -322,5 +322,21 @@ class FakeFilesystem:
     def status(self, view: ViewNo | None) -> dict[str, object]:
         return dict(self.status_keys)
 
+    async def fsck(self, view: ViewNo) -> dict[str, object]:
+        self.calls.append(("fsck", view))
+        return {"report": {"clean": True}}
+
+    def scrub_start(self, view: ViewNo, rate: int) -> dict[str, object]:
+        self.calls.append(("scrub_start", view, rate))
+        return {"rate": rate}
+
+    def scrub_stop(self, view: ViewNo) -> dict[str, object]:
+        self.calls.append(("scrub_stop", view))
+        return {}
+
+    def scrub_status(self, view: ViewNo) -> dict[str, object]:
+        self.calls.append(("scrub_status", view))
+        return {"running": None, "last": None}
+
     def stats(self) -> dict[str, object]:
         return {"cache": {"hits": 7}}

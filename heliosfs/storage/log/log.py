@@ -341,6 +341,13 @@ class Log:
         """Keep a life's bytes until `unpin`. Raises LifeReleased."""
         self._life(life).pins += 1
 
+    def pin_all(self) -> list[int]:
+        """Pin every life there is; returns them, to be given to `unpin` one by one."""
+        lives = list(self._lives)
+        for life in lives:
+            self._lives[life].pins += 1
+        return lives
+
     def unpin(self, life: int) -> None:
         """Undo one `pin`; frees the life if it was released meanwhile."""
         segment = self._lives.get(life)
