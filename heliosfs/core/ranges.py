@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from heliosfs.core import extent, radix
-from heliosfs.core.attributes import clear_privileges
+from heliosfs.core.attributes import drop_capability
 from heliosfs.core.data import regular
 from heliosfs.core.errors import FsError
 from heliosfs.core.ids import Ino, Lsn, ViewNo
@@ -241,5 +241,5 @@ def _resize(engine: Engine, record: CopyRange | Fallocate, inode: Inode, size: i
 
 def _changed(inode: Inode, now_ns: int) -> None:
     inode.mtime_ns = inode.ctime_ns = now_ns
-    if inode.mode & 0o6000 or inode.xattrs:
-        clear_privileges(inode)
+    if inode.xattrs:
+        drop_capability(inode)

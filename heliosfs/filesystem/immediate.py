@@ -260,11 +260,17 @@ class Immediate(Door):
         record = data.plan_write(
             self.engine, ViewNo(node >> INO_BITS), Ino(node & INO_MASK), offset, length, self.now()
         )
-        if kill_set_id and self.try_getattr(node).mode & 0o6000:
-            self.try_setattr(node, _KILL_SET_ID)
+        if kill_set_id and self.took_set_id(node):
             record.now_ns = self.now()
         self.carry_out_write(record, content)
         return length
+
+    def took_set_id(self, node: NodeId) -> bool:
+        """Take a file's set-id bits away if it has any. To be called when the change of content is planned."""
+        if not self.try_getattr(node).mode & 0o6000:
+            return False
+        self.try_setattr(node, _KILL_SET_ID)
+        return True
 
     def try_data_runs(self, node: NodeId) -> list[tuple[int, int]]:
         """(offset, length) of what is not hole, in order."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+from functools import partial
 from typing import Final
 
 from heliosfs.core import namespace, ranges
@@ -24,13 +25,24 @@ class RangeOperations(FileOperations):
     """What pyfuse3 has no handler for; errors as in `FileOperations`."""
 
     def try_copy_range(
-        self, source: NodeId, source_offset: int, target: NodeId, offset: int, length: int, flags: int
+        self,
+        source: NodeId,
+        source_offset: int,
+        target: NodeId,
+        offset: int,
+        length: int,
+        flags: int,
+        *,
+        kill_set_id: bool = False,
     ) -> int:
         """Make a range of `target` hold what a range of `source` holds, as references: no data moves.
 
         One record, whole or not at all; O(extents of the range). Holes are copied as holes. The two may be in
         different branches, the source in a snapshot. A clone of a whole file is (source, 0, target, 0,
         WHOLE_FILE) to an empty file, and O(1).
+
+        Args:
+            kill_set_id: As for `try_write`, of the target.
 
         Returns:
             Bytes copied: less than asked where the source ends or has more than COPY_EXTENTS extents, 0 at or
@@ -49,15 +61,22 @@ class RangeOperations(FileOperations):
         )
         if record is None:
             return 0
+        if kill_set_id and self.took_set_id(target):
+            record.now_ns = self.now()
         self.carry_out(record)
         return record.length
 
-    def try_fallocate(self, node: NodeId, mode: int, offset: int, length: int) -> None:
+    def try_fallocate(
+        self, node: NodeId, mode: int, offset: int, length: int, *, kill_set_id: bool = False
+    ) -> None:
         """fallocate(2), every mode of a local filesystem: 0, KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE, COLLAPSE_RANGE,
         INSERT_RANGE, UNSHARE_RANGE.
 
         No space is reserved: the range stays a hole, and what others write meanwhile may use up the disk. But a
         request for more than is free is refused.
+
+        Args:
+            kill_set_id: As for `try_write`.
 
         Raises:
             FsError: EINVAL, EOPNOTSUPP (flags), EISDIR, ENODEV, EFBIG, ENOSPC.
@@ -71,6 +90,8 @@ class RangeOperations(FileOperations):
             disk = os.statvfs(self.store_path)
             if wanted > disk.f_bavail * disk.f_frsize:
                 raise FsError(errno.ENOSPC)
+        if kill_set_id and self.took_set_id(node):
+            record.now_ns = self.now()
         self.carry_out(record)
 
     def try_seek(self, node: NodeId, offset: int, whence: int) -> int:
@@ -102,11 +123,12 @@ class RangeOperations(FileOperations):
         caller: Caller,
     ) -> int:
         """A range of a file becomes that of another, by reference. Returns bytes copied."""
-        return await self.settled(self.try_copy_range, source, source_offset, target, offset, length, flags)
+        act = partial(self.try_copy_range, kill_set_id=caller.uid != 0)
+        return await self.settled(act, source, source_offset, target, offset, length, flags)
 
     async def fallocate(self, node: NodeId, mode: int, offset: int, length: int, caller: Caller) -> None:
         """fallocate(2)."""
-        await self.settled(self.try_fallocate, node, mode, offset, length)
+        await self.settled(partial(self.try_fallocate, kill_set_id=caller.uid != 0), node, mode, offset, length)
 
     async def seek(self, node: NodeId, offset: int, whence: int) -> int:
         """lseek(2) with SEEK_DATA or SEEK_HOLE. Raises FsError ENXIO, EINVAL."""

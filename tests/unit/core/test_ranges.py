@@ -178,7 +178,7 @@ def test_a_copy_counts_as_a_write_to_its_target_alone(files: Files) -> None:
     files.copy(files.a, 0, files.b, 0, 1)
     assert (files.inode(files.a).mtime_ns, files.inode(files.a).ctime_ns) == before
     assert files.inode(files.b).mtime_ns == files.inode(files.b).ctime_ns > then
-    assert files.inode(files.b).mode & 0o7777 == 0o755
+    assert files.inode(files.b).mode & 0o7777 == 0o6755
     assert not files.inode(files.b).xattrs
 
 
@@ -255,7 +255,7 @@ def test_fallocate_is_a_change_of_content(files: Files) -> None:
     before = files.inode(files.a).ctime_ns
     files.allocate(0, 0, 1)
     assert files.inode(files.a).mtime_ns == files.inode(files.a).ctime_ns > before
-    assert files.inode(files.a).mode & 0o7777 == 0o755
+    assert files.inode(files.a).mode & 0o7777 == 0o6755
 
 
 def test_the_space_that_an_allocation_needs(files: Files) -> None:
