@@ -5,6 +5,7 @@ Must not know: what the log, packs and database hold.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import secrets
@@ -13,7 +14,7 @@ from typing import Final, Self
 
 from rocksdict import Rdict
 
-from cas.database import open_database
+from cas.database import disk_error, open_database
 from cas.errors import StoreLocked as Locked
 from cas.lock import StoreLock
 from heliosfs.storage.errors import (
@@ -80,6 +81,7 @@ class StoreLayout:
         Raises:
             StoreExists, StoreOccupied (something else is there), StoreLocked. OSError.
         """
+        made = [directory for directory in path.parents if not directory.exists()]
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
         if cls.is_store(path):
             raise StoreExists(path)
@@ -98,6 +100,9 @@ class StoreLayout:
                 directory.mkdir(mode=0o700, exist_ok=True)
             layout.store_id = secrets.token_hex(16)
             layout._write_format()
+            for directory in made:
+                _sync_directory(directory.parent)
+            layout._sync_names()
         except BaseException:
             layout.close()
             raise
@@ -118,6 +123,8 @@ class StoreLayout:
         try:
             layout._make_private()
             cls.check(path)
+            # Whoever created it may have been killed before the names were synced.
+            layout._sync_names()
         except BaseException:
             layout.close()
             raise
@@ -160,11 +167,13 @@ class StoreLayout:
         finally:
             os.close(fd)
         new.rename(self.path / "format")
-        directory = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+
+    def _sync_names(self) -> None:
+        """Make the store's own name and what lies in it survive power loss: what it will promise rests on them."""
+        _sync_directory(self.path)
+        # A directory that lets us pass but not look was there before us, and so was the store's name in it.
+        with contextlib.suppress(PermissionError):
+            _sync_directory(self.path.parent)
 
     def _read_format(self) -> None:
         try:
@@ -198,13 +207,28 @@ class StoreLayout:
         return self._db
 
     def close(self) -> None:
-        """Close the database and give the lock back. Idempotent."""
-        if self._db is not None:
-            self._db.close()
-            self._db = None
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        """Close the database and give the lock back. Idempotent.
+
+        Raises OSError: the database's last writes could not be synced. The lock is given back all the same.
+        """
+        db, self._db = self._db, None
+        try:
+            if db is not None:
+                db.close()
+        except Exception as error:
+            raise disk_error(error) from error
+        finally:
+            if self._lock is not None:
+                self._lock.close()
+                self._lock = None
+
+
+def _sync_directory(path: Path) -> None:
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
 
 
 def _listed(directory: Path) -> list[str]:

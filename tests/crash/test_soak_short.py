@@ -1,0 +1,36 @@
+"""The soak's short form; the long one is a command (docs/testing-crashes.md).
+
+In a process of its own: it forks, which a process with threads must not.
+"""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.parametrize(("part", "count"), [("kills", 300), ("cuts", 40)])
+@pytest.mark.timeout(600)
+def test_nothing_acknowledged_is_lost(part: str, count: int, tmp_path: Path, dice: random.Random) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "tests.crash.soak",
+        f"--{part}",
+        str(count),
+        "--seed",
+        str(dice.randrange(1 << 32)),
+    ]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=580,
+        cwd=Path(__file__).parents[2],
+    )
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-12000:]}{done.stderr[-4000:]}"
