@@ -7,13 +7,14 @@ its inode, and stored before the record is written; the record swaps the root.
 from __future__ import annotations
 
 import errno
+import itertools
 import stat
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from heliosfs.core import directory, oplog, radix
 from heliosfs.core.attributes import HIDDEN_XATTRS
-from heliosfs.core.diff import Difference
+from heliosfs.core.diff import Difference, differences
 from heliosfs.core.directory import Dentry
 from heliosfs.core.errors import FsError
 from heliosfs.core.extent import ChunkRef, Extent
@@ -22,8 +23,9 @@ from heliosfs.core.imported import ImportedNode
 from heliosfs.core.inode import NO_XATTRS, Inode
 from heliosfs.core.oplog import Adopt
 from heliosfs.core.radix import Pages, Tree
+from heliosfs.core.refs import Branch
 from heliosfs.core.trampoline import Walk, breaths
-from heliosfs.core.versions import add_snapshot, log_event, prepared, swap
+from heliosfs.core.versions import add_snapshot, log_event, swap
 from heliosfs.core.view import State, View
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ def apply_adopt(engine: Engine, record: Adopt, place: Placed) -> list[Difference
     """What differs from the tree before."""
     branch = engine.branches[record.view]
     state = State.stored(record.root, record.files, record.size_bytes)
-    found = prepared(engine, record, branch, state)
+    found, made = _prepared(engine, record, branch, state)
     before = branch.head.freeze(Lsn(place.lsn + 1))
     nth = 0
     if record.safety:
@@ -58,17 +60,39 @@ def apply_adopt(engine: Engine, record: Adopt, place: Placed) -> list[Difference
         record,
         name=record.name,
         id=str(branch.latest.id),
-        changed=len(found),
+        changed=len(found) + made,
         files=record.files,
     )
     return found
+
+
+def is_new(found: Difference, record: Adopt) -> bool:
+    """Whether an import made this inode itself: no kernel can know its number. (What was there keeps its btime.)"""
+    _, before, after = found
+    return before is None and after is not None and after.btime_ns == record.now_ns
+
+
+def _prepared(engine: Engine, record: Adopt, branch: Branch, state: State) -> tuple[list[Difference], int]:
+    """What planning found, or, in a replay, is found now: (differences but new inodes, how many new ones)."""
+    if engine.prepared is not None and engine.prepared[0] is record:
+        _, kept, made = engine.prepared
+        engine.prepared = None
+        return kept, made
+    kept, made = [], 0
+    for found in differences(branch.head, state, engine.pages):
+        if is_new(found, record):
+            made += 1
+        else:
+            kept.append(found)
+    return kept, made
 
 
 class TreeBuilder:
     """Turns imported nodes into inodes, in steps small enough to serve requests between.
 
     Attributes:
-        changes: Inodes by number that differ from the tree before; None: gone.
+        changes: Inodes by number that differ from the tree before and were not drained; None: gone.
+        found: By number, differences of inodes that were there before. made: How many were not.
         next_ino: The first inode number not used.
         files, size_bytes: Of the new tree.
     """
@@ -82,6 +106,8 @@ class TreeBuilder:
         self._pages = pages
         self.next_ino = next_ino
         self.changes: dict[Ino, Inode | None] = {}
+        self.found: dict[Ino, Difference] = {}
+        self.made = 0
         self.files = 0
         self.size_bytes = 0
         self._inos: list[Ino] = [Ino(0)] * len(nodes)
@@ -93,16 +119,27 @@ class TreeBuilder:
         """Do the work; yields about every 100 nodes."""
         nodes = self._nodes
         for index in range(1, len(nodes)):
+            if not index % 100:
+                yield
             self._children.setdefault(nodes[index].parent, []).append(index)
             if nodes[index].link_to >= 0:
                 self._links[nodes[index].link_to] = self._links.get(nodes[index].link_to, 1) + 1
         old = self._head.get(ROOT_INO, self._pages)
         yield from breaths(self._directory(0, ROOT_INO, ROOT_INO, old))
+        for ino, inode in self.changes.items():
+            if inode is None:
+                self.found[ino] = (ino, self._head.get(ino, self._pages), None)
+
+    def drain(self) -> list[tuple[Ino, Inode | None]]:
+        """The inodes made so far, by number; they are not kept here any more. What is gone stays till the end."""
+        drained = sorted((item for item in self.changes.items() if item[1] is not None), key=lambda item: item[0])
+        self.changes = {ino: None for ino, inode in self.changes.items() if inode is None}
+        return drained
 
     def _directory(self, index: int, ino: Ino, parent: Ino, old: Inode | None) -> Walk:
         pages = self._pages
         if old is not None and not old.is_dir():
-            self._gone_tree(old)
+            yield self._gone_tree(old)
             old = None
         entries: list[Dentry] = []
         subdirectories = 0
@@ -123,7 +160,7 @@ class TreeBuilder:
             child_ino = self._inos[one] or self._number(before, kind)
             self._inos[one] = child_ino
             if before is not None and before.ino != child_ino:
-                self._gone_tree(before)
+                yield self._gone_tree(before)
             self._inos[child] = child_ino
             entries.append(Dentry(node.name, child_ino, kind >> 12))
             if kind == stat.S_IFDIR:
@@ -137,7 +174,7 @@ class TreeBuilder:
                 if dentry.name not in seen:
                     gone = self._head.get(dentry.ino, pages)
                     if gone is not None:
-                        self._gone_tree(gone)
+                        yield self._gone_tree(gone)
         self._finish_directory(index, ino, parent, old, entries, subdirectories)
         yield None
 
@@ -212,11 +249,19 @@ class TreeBuilder:
             self.changes.pop(inode.ino, None)
             return
         self.changes[inode.ino] = inode
+        if old is None:
+            self.made += 1
+        else:
+            self.found[inode.ino] = (inode.ino, old, inode)
 
-    def _gone_tree(self, inode: Inode) -> None:
+    def _gone_tree(self, inode: Inode) -> Walk:
         """The old inode, and what is below it, is not in the new tree, unless a name elsewhere keeps it."""
         waiting = [inode]
-        while waiting:
+        for count in itertools.count(1):
+            if not waiting:
+                return
+            if not count % 100:
+                yield None
             gone = waiting.pop()
             if gone.ino not in self._used:
                 self.changes.setdefault(gone.ino, None)

@@ -49,7 +49,8 @@ class Engine:
         next_ino, next_view, next_branch: Counters of the store; they never fall (invariant 5).
         last_ns: The greatest time in any record: the clock of the door starts above it.
         events: Operation-log lines that are not yet stored, oldest first.
-        prepared: Differences that planning a restore found, for its record alone.
+        prepared: Differences that planning a restore or an import found, and how many inodes the import makes
+            that are not among them, for its record alone.
         touched_branches, touched_snapshots: Whose refs differ from the stored ones.
         unanswered: What requests under way have changed already, and what those had changed that a former
             daemon may not have answered; a cut carries it.
@@ -69,7 +70,7 @@ class Engine:
         self.last_ns = 0
         self.applied = Lsn(0)
         self.events: list[Event] = []
-        self.prepared: tuple[Record, list[Difference]] | None = None
+        self.prepared: tuple[Record, list[Difference], int] | None = None
         self.touched_branches: set[Branch] = set()
         self.touched_snapshots: set[Snapshot] = set()
         self.unanswered: Unanswered = {}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from cas.digest import ChunkId
+from heliosfs.core.inode import NO_XATTRS
 
 
 @dataclass(slots=True)
@@ -27,7 +29,7 @@ class ImportedNode:
     rdev: int
     mtime_ns: int
     size: int
-    xattrs: dict[bytes, bytes] = field(default_factory=dict)
+    xattrs: Mapping[bytes, bytes] = field(default_factory=lambda: NO_XATTRS)
     target: bytes = b""
     extents: list[tuple[int, int, ChunkId]] | None = None
     link_to: int = -1

@@ -9,7 +9,7 @@ import errno
 from typing import TYPE_CHECKING, Final
 
 from heliosfs.core import oplog
-from heliosfs.core.diff import Difference, differences
+from heliosfs.core.diff import Comparison, Difference, differences
 from heliosfs.core.errors import FsError, StaleHandle
 from heliosfs.core.events import Event, VersionRecord, text_of
 from heliosfs.core.ids import BranchId, Lsn, SnapshotId, ViewNo
@@ -195,13 +195,29 @@ def apply_discard(engine: Engine, record: Discard, place: Placed) -> list[ViewNo
 # --- restore -------------------------------------------------------------------------------------------
 
 
-def plan_restore(engine: Engine, view: ViewNo, name: bytes, uid: int, pid: int, now_ns: int) -> Restore:
-    """Plan to make the branch what a snapshot of it holds. Raises FsError ENOENT, EROFS; NeedPages."""
+def plan_restore(
+    engine: Engine,
+    view: ViewNo,
+    name: bytes,
+    uid: int,
+    pid: int,
+    now_ns: int,
+    known: Comparison | None = None,
+) -> Restore:
+    """Plan to make the branch what a snapshot of it holds. Raises FsError ENOENT, EROFS; NeedPages.
+
+    O(differences); with a comparison that was made before, O(changes since it).
+    """
     branch = live_branch(engine, view)
     snapshot = find_snapshot(branch, name)
     safety = automatic_name(now_ns, branch.snapshots)
     record = Restore(view, now_ns, uid, pid, snapshot.id, safety)
-    engine.prepared = (record, list(differences(branch.head, snapshot.state, engine.pages)))
+    found = None
+    if known is not None and known.new is snapshot.state:
+        found = known.of(branch.head, engine.pages)
+    if found is None:
+        found = list(differences(branch.head, snapshot.state, engine.pages))
+    engine.prepared = (record, found, 0)
     return record
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import trio
 
 from cas import database
 from heliosfs.core import radix
 from heliosfs.core.adopt import TreeBuilder, first_free_lease
-from heliosfs.core.diff import differences, kernel_changes
+from heliosfs.core.diff import Comparison
 from heliosfs.core.errors import FsError, StaleHandle
 from heliosfs.core.ids import Ino, Lsn, ViewNo
 from heliosfs.core.imported import ImportedNode
+from heliosfs.core.inode import Inode
 from heliosfs.core.oplog import Adopt
 from heliosfs.core.pathrestore import walk
 from heliosfs.core.refs import automatic_name
@@ -22,6 +24,9 @@ from heliosfs.filesystem.types import Caller, Outcome
 from heliosfs.storage.breath import Breath
 from heliosfs.storage.pagestore import PageStore
 from heliosfs.storage.pagewriter import PageWriter
+
+_PART: Final = 10_000
+"""Inodes of an import that are in memory before their pages are written: 5 MB."""
 
 
 class Adopting(Observing):
@@ -51,27 +56,27 @@ class Adopting(Observing):
         self.engine.next_ino = first_free_lease(Ino(first + len(nodes)))
         before = branch.head.freeze(Lsn(self.log.end))
         builder = TreeBuilder(before, nodes, first, now, self.engine.pages)
+        await self._store_base(before)
         breath = Breath()
+        writer = PageWriter(self.page_store, self.cache, breath)
+        table: radix.Tree = before.root
         steps = builder.steps()
         going = True
         while going:
             with self.cache.blocking():
                 going = next(steps, False) is None
             await breath.take()
-        await self._store_base(before)
-        changes = sorted(builder.changes.items())
-        writer = PageWriter(self.page_store, self.cache, breath)
-        table: radix.Tree = before.root
-        for at in range(0, len(changes), 128):
-            with self.cache.blocking():
-                table = radix.update(table, changes[at : at + 128], self.cache)
-            await breath.take()
-        if table is not None and type(table) is not bytes:
-            table = await writer.tree(table)  # type: ignore[arg-type]
+            # In parts, so that the inodes of a million files are never in memory all together.
+            if len(builder.changes) >= _PART or not going:
+                changes = builder.drain() if going else sorted(builder.changes.items())
+                table = await self._update(table, changes, writer, breath)
         writer.flush()
         assert type(table) is bytes
         await self.pool.sync()
         await trio.to_thread.run_sync(database.sync, self.db)
+        root = radix.PageId(table)
+        state = State.stored(root, builder.files, builder.size_bytes)
+        comparison = Comparison(before, state, builder.found)
 
         def plan() -> Adopt:
             if self.engine.branches.get(view) is not branch:
@@ -87,22 +92,38 @@ class Adopting(Observing):
                 self.engine.next_ino,
                 b"" if fresh else automatic_name(now, branch.snapshots),
                 automatic_name(now, branch.snapshots, b"import-"),
-                radix.PageId(table),
+                root,
             )
-            state = State.stored(record.root, record.files, record.size_bytes)
-            self.engine.prepared = (record, list(differences(branch.head, state, self.engine.pages)))
+            found = comparison.of(branch.head, self.engine.pages)
+            if found is not None:
+                self.engine.prepared = (record, found, builder.made)
             return record
 
         # No await between the plan and its application: the branch may be discarded at any.
         record = await self.planned(plan)
         found = self.carry_out(record)
         outcome = self._outcome("import", str(branch.latest.id if branch.latest else 0), record.name, now)
-        with self.cache.blocking():
-            outcome.changes = kernel_changes(view, found, self.engine.pages)
-        outcome.extra["changed"] = len(found)
+        outcome.changes = await self.kernel_changes(view, found)
+        outcome.extra["changed"] = len(found) + builder.made
         outcome.extra["files"] = builder.files
         outcome.extra["safety"] = record.safety.decode() or None
         return outcome
+
+    async def _update(
+        self,
+        table: radix.Tree,
+        changes: list[tuple[Ino, Inode | None]],
+        writer: PageWriter,
+        breath: Breath,
+    ) -> radix.Tree:
+        """The inode table with sorted changes, stored."""
+        for at in range(0, len(changes), 128):
+            with self.cache.blocking():
+                table = radix.update(table, changes[at : at + 128], self.cache)
+            await breath.take()
+        if table is not None and type(table) is not bytes:
+            table = await writer.tree(table)  # type: ignore[arg-type]
+        return table
 
     async def _store_base(self, state: State) -> None:
         """The state that the new tree is made from must be stored: pages can't refer to the log."""

@@ -21,6 +21,7 @@ from heliosfs.core.errors import NeedPages
 from heliosfs.core.ids import Lsn, PageId
 from heliosfs.core.oplog import Record, Write
 from heliosfs.core.unanswered import Applied
+from heliosfs.storage.breath import Breath
 from heliosfs.storage.log import GroupCommit, Log, Place
 from heliosfs.storage.pagestore import PageCache
 from heliosfs.storage.persist import Persister
@@ -90,8 +91,10 @@ class Door:
             self._loading[page_id] = trio.Event()
         if mine:
             try:
+                breath = Breath()
                 for page_id, encoded in zip(mine, await trio.to_thread.run_sync(self._read, mine), strict=True):
                     self.cache.add(page_id, encoded)
+                    await breath.take()
             finally:
                 for page_id in mine:
                     self._loading.pop(page_id).set()

@@ -6,17 +6,21 @@ What each does is told in immediate.py; here missing pages are loaded and a full
 from __future__ import annotations
 
 import errno
+import itertools
 import stat
+from collections.abc import Iterator
 from functools import partial
 
 from heliosfs.core import directory
 from heliosfs.core.attributes import SetAttr
 from heliosfs.core.errors import FsError, StaleHandle
-from heliosfs.core.ids import INO_BITS, INO_MASK, Ino, Lsn, NodeId, ViewNo, node_id
+from heliosfs.core.ids import INO_BITS, INO_MASK, ROOT_INO, Ino, Lsn, NodeId, ViewNo, node_id
 from heliosfs.core.inode import Inode
+from heliosfs.core.radix import LEAF_MAX, Tree
 from heliosfs.filesystem.immediate import Immediate
 from heliosfs.filesystem.types import Caller, Entry, StatFs
 from heliosfs.storage.backing import BackingFile, BackingFiles, BackingPlan
+from heliosfs.storage.breath import Breath
 
 
 class FileOperations(Immediate):
@@ -178,41 +182,58 @@ class FileOperations(Immediate):
     async def path_of(self, node: NodeId) -> bytes:
         """A path of the node, relative to the root of its view; b"" for the root.
 
-        O(depth) for a directory; for a file the whole view may be searched. Raises StaleHandle: unlinked.
+        O(depth) for a directory, and the names in each on the way; for a file the whole view may be searched, in
+        slices: what is renamed meanwhile may be missed. Raises StaleHandle: unlinked, or missed.
         """
-        return await self.planned(self._path_of, node)
-
-    def _path_of(self, node: NodeId) -> bytes:
         view, ino = ViewNo(node >> INO_BITS), Ino(node & INO_MASK)
-        inode = self.engine.inode(view, ino)
+        inode = await self.getattr(node)
         if inode.nlink == 0:
             raise StaleHandle("this file has no name any more")
         names: list[bytes] = []
+        breath = Breath()
         if not inode.is_dir():
-            parent, name = self._find_name(view, ino)
+            ino, name = await self._find_name(view, ino, breath)
             names.append(name)
-            inode = parent
-        while inode.ino != 1:
-            parent = self.engine.inode(view, inode.parent)
-            names.append(self._name_in(parent, inode.ino))
+            inode = await self.getattr(node_id(view, ino))
+        while inode.ino != ROOT_INO:
+            parent = await self.getattr(node_id(view, inode.parent))
+            names.append(await self._name_in(parent.tree, inode.ino, breath))
             inode = parent
         return b"/".join(reversed(names))
 
-    def _name_in(self, parent: Inode, ino: Ino) -> bytes:
-        for dentry in directory.entries(parent.tree, self.engine.pages):
-            if dentry.ino == ino:
-                return dentry.name
+    def _slices(self, tree: Tree) -> Iterator[list[directory.Dentry]]:
+        """The entries of a directory as it is now: its tree never changes, so others may go on between slices."""
+        entries = directory.entries(tree, self.engine.pages)
+        while True:
+            with self.cache.blocking():
+                part = list(itertools.islice(entries, LEAF_MAX))
+            if not part:
+                return
+            yield part
+
+    async def _name_in(self, tree: Tree, ino: Ino, breath: Breath) -> bytes:
+        for part in self._slices(tree):
+            for dentry in part:
+                if dentry.ino == ino:
+                    return dentry.name
+            await breath.take()
         raise StaleHandle("this file has no name any more")
 
-    def _find_name(self, view: ViewNo, ino: Ino) -> tuple[Inode, bytes]:
-        waiting = [Ino(1)]
+    async def _find_name(self, view: ViewNo, ino: Ino, breath: Breath) -> tuple[Ino, bytes]:
+        """The directory that holds a name of a file, and the name. O(names of the view)."""
+        waiting = [ROOT_INO]
         while waiting:
-            parent = self.engine.inode(view, waiting.pop())
-            for dentry in directory.entries(parent.tree, self.engine.pages):
-                if dentry.ino == ino:
-                    return parent, dentry.name
-                if dentry.kind == stat.S_IFDIR >> 12:
-                    waiting.append(dentry.ino)
+            try:
+                parent = await self.getattr(node_id(view, waiting.pop()))
+            except StaleHandle:
+                continue
+            for part in self._slices(parent.tree):
+                for dentry in part:
+                    if dentry.ino == ino:
+                        return parent.ino, dentry.name
+                    if dentry.kind == stat.S_IFDIR >> 12:
+                        waiting.append(dentry.ino)
+                await breath.take()
         raise StaleHandle("this file has no name any more")
 
     async def resolve(self, view: ViewNo, path: bytes) -> Entry:

@@ -15,9 +15,9 @@ from typing import Final
 from heliosfs.core import acl, attributes, data, directory, extent, namespace, rename
 from heliosfs.core.attributes import SetAttr
 from heliosfs.core.directory import NAME_MAX
-from heliosfs.core.errors import FsError
+from heliosfs.core.errors import FsError, NeedPages
 from heliosfs.core.extent import Piece
-from heliosfs.core.ids import INO_BITS, INO_MASK, Ino, NodeId, ViewNo
+from heliosfs.core.ids import INO_BITS, INO_MASK, Ino, NodeId, PageId, ViewNo
 from heliosfs.core.inode import Inode
 from heliosfs.filesystem.door import Door, NeedRoom
 from heliosfs.filesystem.types import Caller, Entry, StatFs
@@ -80,11 +80,21 @@ class Immediate(Door):
         if not inode.is_dir():
             raise FsError(errno.ENOTDIR)
         found: list[tuple[bytes, Entry, int]] = []
+        # Entries come by the hash of their names, so their inodes lie everywhere: their pages are asked for
+        # together, a hundred of them in one load, not one after the other.
+        missing: set[PageId] = set()
+        count = 0
         for key, bucket in directory.after(inode.tree, cookie, self.engine.pages):
             for name, ino, _ in bucket:
-                found.append((name, self.entry(view, self.engine.inode(view, ino)), key))
-            if len(found) >= limit:
+                count += 1
+                try:
+                    found.append((name, self.entry(view, self.engine.inode(view, ino)), key))
+                except NeedPages as need:
+                    missing.update(need.ids)
+            if count >= limit:
                 break
+        if missing:
+            raise NeedPages(tuple(missing))
         return found
 
     # --- names ---------------------------------------------------------------------------------------

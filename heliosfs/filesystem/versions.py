@@ -14,7 +14,16 @@ from typing import Final
 from blake3 import blake3
 
 from heliosfs.core import oplog, pathrestore, versions
-from heliosfs.core.diff import Change, content_changes, differences, kernel_changes
+from heliosfs.core.diff import (
+    STEP,
+    Change,
+    Comparison,
+    Difference,
+    content_changes,
+    difference_steps,
+    differences,
+    kernel_changes,
+)
 from heliosfs.core.errors import FsError, StaleHandle
 from heliosfs.core.ids import (
     ROOT_INO,
@@ -90,25 +99,52 @@ class VersionOperations(RangeOperations):
 
         O(differences). Coherent once `changes` are published. Raises FsError ENOENT.
         """
-        record = await self.planned(
-            versions.plan_restore, self.engine, view, snapshot, caller.uid, caller.pid, self.now()
-        )
-        if self.invalidators and self.engine.prepared is not None:
-            dirty = content_changes(view, self.engine.prepared[1])
+        known = await self._compared(view, snapshot)
+        if self.invalidators:
+            dirty = content_changes(view, list(known.found.values()))
             if dirty:
                 await self.publish(dirty)
-                record = await self.planned(
-                    versions.plan_restore, self.engine, view, snapshot, caller.uid, caller.pid, self.now()
-                )
+        # What was changed since the comparison, by that writing back too, is compared now.
+        record = await self.planned(
+            versions.plan_restore, self.engine, view, snapshot, caller.uid, caller.pid, self.now(), known
+        )
         found = self.carry_out(record)
         outcome = self._outcome("restore", str(record.snapshot), None, record.now_ns)
         latest = self.engine.branches[view].latest
         outcome.name = latest.name.decode() if latest is not None else None
-        with self.cache.blocking():
-            outcome.changes = kernel_changes(view, found, self.engine.pages)
+        outcome.changes = await self.kernel_changes(view, found)
         outcome.extra["changed"] = len(found)
         outcome.extra["safety"] = record.safety.decode()
         return outcome
+
+    async def _compared(self, view: ViewNo, snapshot: bytes) -> Comparison:
+        """What differs between the branch as it is and a snapshot of it, found in slices. Raises FsError ENOENT."""
+        branch = self.engine.writable(view)
+        new = versions.find_snapshot(branch, snapshot).state
+        old = branch.head.freeze(Lsn(self.log.end))
+        known = Comparison(old, new, {})
+        steps = difference_steps(old, new, self.engine.pages)
+        breath = Breath()
+        while True:
+            with self.cache.blocking():
+                # A step of STEP inodes loads no more than their pages.
+                for found in steps:
+                    if found is None:
+                        break
+                    known.found[found[0]] = found
+                else:
+                    return known
+            await breath.take()
+
+    async def kernel_changes(self, view: ViewNo, found: list[Difference]) -> list[Change]:
+        """What kernels must forget of these, found in slices: the versions compared never change."""
+        changes: list[Change] = []
+        breath = Breath()
+        for at in range(0, len(found), STEP):
+            with self.cache.blocking():
+                changes += kernel_changes(view, found[at : at + STEP], self.engine.pages)
+            await breath.take()
+        return changes
 
     async def restore_path(self, view: ViewNo, snapshot: bytes, path: bytes, caller: Caller) -> Outcome:
         """Bring back one path, missing parents included. Raises FsError ENOENT, EINVAL (the root)."""

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol
 
 from heliosfs.core.imported import ImportedNode
+from heliosfs.core.inode import NO_XATTRS
 from heliosfs.storage.workers.jobs import ScannedNode, StoredFile
 
 _SET_ID: Final = stat.S_ISUID | stat.S_ISGID
@@ -167,7 +168,7 @@ class NodeList:
             scanned.rdev,
             scanned.mtime_ns,
             scanned.size if stat.S_ISREG(mode) else 0,
-            {name: value for name, value in xattrs if not name.startswith(_OURS)} if xattrs else {},
+            {name: value for name, value in xattrs if not name.startswith(_OURS)} if xattrs else NO_XATTRS,
             scanned.target,
             [],
             -1,
