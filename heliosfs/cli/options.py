@@ -85,6 +85,10 @@ def _cache(name: str, value: str) -> str:
     return value
 
 
+def _transport(name: str, value: str) -> str:
+    return _word(name, value, ("pyfuse3", "kernel"))
+
+
 _OWN: dict[str, tuple[str, Callable[[str, str], object]]] = {
     "branch": ("branch", _branch),
     "memory": ("memory_bytes", size_bytes),
@@ -92,6 +96,7 @@ _OWN: dict[str, tuple[str, Callable[[str, str], object]]] = {
     "commit": ("commit_s", time_s),
     "control": ("control_visible", _control),
     "cache": ("cache", _cache),
+    "transport": ("transport", _transport),
 }
 """Option -> field of MountOptions, and what reads its value."""
 

@@ -46,11 +46,12 @@ class Ticket(Attributes):
     Attributes:
         reply: Of the last command given through it, None before.
         content: What reading gives: pinned, so that what is read in parts is of one piece.
+        by_page: Reads come from the page cache; see `page`.
     """
 
-    __slots__ = ("_behind", "_lock", "_start", "account", "content", "file", "reply", "view")
+    __slots__ = ("_behind", "_lock", "_start", "account", "by_page", "content", "file", "reply", "view")
 
-    def __init__(self, file: ControlFile, branch: BranchInfo) -> None:
+    def __init__(self, file: ControlFile, branch: BranchInfo, *, by_page: bool) -> None:
         view = branch.view
         super().__init__(
             file.mode, branch.owner_uid, branch.owner_gid, 0, branch.created_ns, shown_ino(view, file.index)
@@ -59,6 +60,7 @@ class Ticket(Attributes):
         self.view = view
         self.reply: Reply | None = None
         self.content = b""
+        self.by_page = by_page
         self.account: Account | None = None
         self._lock: trio.Lock | None = None
         self._behind = 0
@@ -68,6 +70,17 @@ class Ticket(Attributes):
         """The writer's file position is here now."""
         self._behind = position
         self._start = None
+        if self.by_page:
+            self.size = position + len(self.content)
+
+    def page(self, offset: int, size: int) -> bytes:
+        """What a read gives where `by_page`, which says nothing of where the reader is: blanks in place of what the
+        last command has written, then the reply. It is whole from there, and one JSON line from the start.
+        """
+        blanks = self._behind
+        if offset >= blanks:
+            return self.content[offset - blanks : offset - blanks + size]
+        return (b" " * (blanks - offset) + self.content[: max(size - blanks + offset, 0)])[:size]
 
     def part(self, offset: int, size: int) -> bytes:
         """What a read gives: from the start, or from where the last write left its descriptor.
@@ -87,7 +100,7 @@ class Ticket(Attributes):
         if self.account is not None:
             self.account.content_bytes += len(content) - len(self.content)
         self.content = content
-        self.size = len(content)
+        self.size = len(content) + (self._behind if self.by_page else 0)
         self.mtime_ns = time_ns
 
     def show_reply(self, reply: Reply) -> None:

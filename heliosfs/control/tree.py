@@ -56,6 +56,7 @@ class ControlTree:
         after_reply: Runs a function once the reply to the present request has gone out.
         commands: Shared by all front ends of one filesystem, so that they know of each other's results; its
             own by default.
+        by_page: What is read of control files goes through the page cache (no direct I/O without OPEN).
 
     Attributes:
         commands: Runs the same commands for other front ends.
@@ -68,6 +69,7 @@ class ControlTree:
         visible: bool,
         after_reply: AfterReply,
         commands: Commands | None = None,
+        by_page: bool = False,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
         self.visible = visible
@@ -75,6 +77,7 @@ class ControlTree:
         self._fs = fs
         self._clock = clock
         self._after_reply = after_reply
+        self._by_page = by_page
         self._tickets = Tickets()
         self._directories = Directories(fs, self._tickets, self.commands.roots)
         self._xattrs = Xattrs(fs, self.commands, after_reply)
@@ -253,7 +256,7 @@ class ControlTree:
         ticket = self._tickets.ticket(node)
         if not offset:
             self._refresh(ticket)
-        return ticket.part(offset, size)
+        return ticket.page(offset, size) if self._by_page else ticket.part(offset, size)
 
     async def write(self, node: NodeId, offset: int, data: bytes, caller: Caller) -> int:
         """One command; its reply can be read back from the same node, also when it was refused.
@@ -303,7 +306,7 @@ class ControlTree:
         return which, self._fs.branch(view_of(node))
 
     def _new_ticket(self, file: ControlFile, branch: BranchInfo) -> Ticket:
-        ticket = Ticket(file, branch)
+        ticket = Ticket(file, branch, by_page=self._by_page)
         if file.report is not None:
             ticket.show(file.report(self._fs, branch.view), self._clock())
         else:

@@ -21,6 +21,7 @@ class MountOptions:
         nonempty: Mount over a directory that has entries.
         memory_bytes, log_bytes, commit_s: Store-wide; set by the first mount.
         cache: "private" or "shared" (the latter on the kernel transport alone).
+        transport: "pyfuse3" or "kernel".
     """
 
     branch: str = "main"
@@ -31,6 +32,7 @@ class MountOptions:
     log_bytes: int | None = None
     commit_s: float | None = None
     cache: str = "private"
+    transport: str = "pyfuse3"
 
     def to_json(self) -> str:
         """As one word of a command line."""

@@ -30,8 +30,9 @@ from heliosfs.daemon.rpc import Progress, Request, Server, Verb, listening, succ
 from heliosfs.daemon.transfers import transfer_verbs
 from heliosfs.filesystem import Filesystem, StoreOptions, open_filesystem
 from heliosfs.transport.options import fuse_options
-from heliosfs.transport.pyfuse3.requests import DeferWork
-from heliosfs.transport.pyfuse3.session import Pyfuse3Session
+from heliosfs.transport.registry import Registry
+from heliosfs.transport.requests import DeferWork
+from heliosfs.transport.session import Session, session_class
 
 _log = logging.getLogger("heliosfs.daemon")
 
@@ -87,10 +88,13 @@ async def _serve(
             raise DaemonError(FAILED, f"mount option {error} is not known") from None
         commands = Commands(fs)
 
-        def make_control(after_reply: DeferWork) -> ControlTree:
-            return ControlTree(fs, visible=options.control_visible, after_reply=after_reply, commands=commands)
+        def make_control(after_reply: DeferWork, by_page: bool) -> ControlTree:
+            return ControlTree(
+                fs, visible=options.control_visible, after_reply=after_reply, commands=commands, by_page=by_page
+            )
 
-        session = Pyfuse3Session(fs, make_control, branch.view, mountpoint, flags)
+        make = session_class(options.transport)
+        session = make(fs, Registry(fs), make_control, branch.view, mountpoint, flags)
         server = Server(
             {**daemon_verbs(fs, session, mountpoint), **transfer_verbs(fs), **check_verbs(fs)},
             words_verb(fs, commands),
@@ -105,14 +109,12 @@ async def _serve(
         _log.info("unmounted %s", mountpoint)
 
 
-async def _serve_session(
-    session: Pyfuse3Session, done: trio.CancelScope, task_status: trio.TaskStatus[None]
-) -> None:
+async def _serve_session(session: Session, done: trio.CancelScope, task_status: trio.TaskStatus[None]) -> None:
     await session.serve(task_status=task_status)
     done.cancel()
 
 
-async def _stop_on_signal(session: Pyfuse3Session, scope: trio.CancelScope, foreground: bool) -> None:
+async def _stop_on_signal(session: Session, scope: trio.CancelScope, foreground: bool) -> None:
     """The first signal ends the session in order; a second one does not wait for requests in progress."""
     watched = [signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if foreground else [])]
     with trio.open_signal_receiver(*watched) as signals:
@@ -137,7 +139,7 @@ def words_verb(fs: Filesystem, commands: Commands) -> Verb:
     return answer
 
 
-def daemon_verbs(fs: Filesystem, session: Pyfuse3Session, mountpoint: Path) -> dict[str, Verb]:
+def daemon_verbs(fs: Filesystem, session: Session, mountpoint: Path) -> dict[str, Verb]:
     """The verbs that are the daemon's own: ping, unmount, status."""
 
     async def ping(request: Request, progress: Progress) -> Mapping[str, object]:
@@ -150,7 +152,7 @@ def daemon_verbs(fs: Filesystem, session: Pyfuse3Session, mountpoint: Path) -> d
     async def status(request: Request, progress: Progress) -> Mapping[str, object]:
         view = fs.find_branch(os.fsencode(request.branch)).view
         more = fs.status(view)
-        more.update(pid=os.getpid(), mountpoint=str(mountpoint), transport="pyfuse3")
+        more.update(pid=os.getpid(), mountpoint=str(mountpoint), transport=session.transport)
         return success("status", **more)
 
     return {"ping": ping, "unmount": unmount, "status": status}

@@ -21,13 +21,13 @@ import trio
 from heliosfs.core.ids import INO_BITS, NodeId, node_id
 from heliosfs.filesystem.types import Change
 from heliosfs.transport.lookups import LookupTable
+from heliosfs.transport.requests import FUSE_ROOT
 
 _log = logging.getLogger("heliosfs.transport")
 
 PATIENCE_S: Final = 5.0
 _SETTLE_S: Final = 0.001
 _GONE: Final = frozenset({errno.ENOTCONN, errno.ENODEV, errno.ECONNABORTED, errno.EBADF, errno.EPERM})
-FUSE_ROOT: Final = 1
 
 
 class InvalInode(NamedTuple):
@@ -100,7 +100,8 @@ def plan_notifications(changes: Iterable[Change], lookups: LookupTable, root: No
             continue
         for name in change.names:
             entries[InvalEntry(wire, name)] = None
-        inodes[wire] = inodes.get(wire, False) or change.data or change.gone
+        # A directory's pages are its listing, where the kernel keeps one.
+        inodes[wire] = inodes.get(wire, False) or change.data or change.gone or bool(change.names)
         if change.grown:
             grown[wire] = change.grown
     sizes = (GrowInode(wire, size) for wire, size in grown.items())
@@ -146,10 +147,15 @@ class CacheInvalidator:
         if plan:
             await self._send(plan)
 
-    async def drop_data(self, node: NodeId) -> None:
-        """Forget one inode's pages and attributes: what was written into them was refused."""
+    async def drop_data(self, node: NodeId, grown: int = 0) -> None:
+        """Forget one inode's pages and attributes: what was written into them is not what it holds.
+
+        Args:
+            grown: Its size, if that is more than the kernel knows.
+        """
         wire = FUSE_ROOT if node == self._root else node
-        await self._send([InvalInode(wire, True)])
+        sizes = [GrowInode(wire, grown)] if grown else []
+        await self._send([*sizes, InvalInode(wire, True)])
 
     async def close(self) -> None:
         """Send nothing more, and return when the thread has left its last notification."""

@@ -54,7 +54,8 @@ def test_a_synced_mapping_is_in_the_checkpoint(branch: Path, other: Starter) -> 
 
 
 def test_stores_into_what_became_read_only_are_refused(branch: Path, other: Starter) -> None:
-    """A snapshot cannot be mapped to be written; a live file mapped before a checkpoint goes on."""
+    """What is stored into a snapshot's mapping is refused, at the latest when it is written back, and is not seen
+    by anybody then; a live file mapped before a checkpoint goes on."""
     (branch / "f").write_bytes(b"0" * 4096)
     writer = other()
     mapping = writer.map(branch / "f", 4096, writable=True)
@@ -63,8 +64,12 @@ def test_stores_into_what_became_read_only_are_refused(branch: Path, other: Star
     writer.msync(mapping)
     assert (branch / "f").read_bytes()[:5] == b"after"
     assert (snapshot(branch, "v1") / "f").read_bytes()[:5] == b"00000"
+    frozen = snapshot(branch, "v1") / "f"
     with pytest.raises(OSError):
-        writer.map(snapshot(branch, "v1") / "f", 4096, writable=True)
+        forged = writer.map(frozen, 4096, writable=True)
+        writer.mwrite(forged, 0, b"forged")
+        writer.msync(forged)
+    wait_until(lambda: frozen.read_bytes()[:6] == b"000000", "what was refused is forgotten")
 
 
 def test_appending_from_many(branch: Path, other: Starter) -> None:

@@ -16,6 +16,7 @@ import trio
 
 from heliosfs.transport.options import fuse_options
 from heliosfs.transport.pyfuse3.session import Pyfuse3Session
+from heliosfs.transport.registry import Registry
 from tests.support.memory_control import MemoryControl
 from tests.support.memory_tree import VIEW, MemoryFilesystem
 
@@ -24,7 +25,9 @@ async def main(mountpoint: Path, flags: list[str]) -> None:
     """Serve."""
     fs = MemoryFilesystem()
     options = fuse_options(Path("/a store"), flags, privileged=os.geteuid() == 0)
-    session = Pyfuse3Session(fs, lambda after: MemoryControl(fs, after), VIEW, mountpoint, options)
+    session = Pyfuse3Session(
+        fs, Registry(fs), lambda after, by_page: MemoryControl(fs, after), VIEW, mountpoint, options
+    )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_stop_on_signal, session)
         await nursery.start(session.serve)

@@ -24,7 +24,7 @@ from typing import Any, Final
 from tests.support import guard
 
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
-TRANSPORTS: Final[dict[str, tuple[str, ...]]] = {"pyfuse3": ()}
+TRANSPORTS: Final = {"kernel": ("transport=kernel",), "pyfuse3": ("transport=pyfuse3",)}
 """Every transport that the mounted tests run over, and the mount options that choose it."""
 NOBODY: Final = 65534
 TIMEOUT_S: Final = 60.0

@@ -13,13 +13,9 @@ from pyfuse3 import EntryAttributes, RequestContext, SetattrFields, StatvfsData
 
 from heliosfs.core.ids import NodeId
 from heliosfs.filesystem.types import Attributes, Entry, SetAttr
-from heliosfs.transport.pyfuse3.requests import Handlers, caller_of, is_control
+from heliosfs.transport.pyfuse3.requests import Handlers, caller_of
+from heliosfs.transport.requests import FOREVER_S, is_control
 
-FOREVER_S: Final = 1e9
-"""32 years: this daemon owns every change and says what must be forgotten.
-
-(The kernel clamps it to its own.)
-"""
 _NOTHING: Final = SetAttr()
 
 

@@ -10,13 +10,12 @@ from pyfuse3 import FileInfo, FUSEError, RequestContext
 
 from heliosfs.core.errors import FsError
 from heliosfs.core.ids import NodeId, view_of
-from heliosfs.filesystem.types import Caller, SetAttr
-from heliosfs.transport.pyfuse3.requests import Handlers, caller_of, is_control
+from heliosfs.filesystem.types import SetAttr
+from heliosfs.transport.pyfuse3.requests import Handlers, caller_of
+from heliosfs.transport.requests import UNKNOWN_CALLER, is_control
 
 _WRITING: Final = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
 _EMPTY: Final = SetAttr(size=0)
-_UNKNOWN: Final = Caller(0, 0)
-"""WRITE does not say who asks; the kernel has checked him at open(2)."""
 
 _APPENDING: Final = 1 << 63
 _NODE: Final = _APPENDING - 1
@@ -73,7 +72,7 @@ class DataHandlers(Handlers):
         node = NodeId(fh & _NODE)
         if is_control(node):
             try:
-                written = await self.control.write(node, off, buf, self.openers.get(node, _UNKNOWN))
+                written = await self.control.write(node, off, buf, self.openers.get(node, UNKNOWN_CALLER))
                 self.start_after_reply()
                 return written
             except Exception as error:
@@ -82,7 +81,7 @@ class DataHandlers(Handlers):
             if fh & _APPENDING:
                 # After a restore made the file shorter the kernel appends at the end that it remembers.
                 off = min(off, (await self.fs.getattr(node)).size)
-            return await self.fs.write(node, off, buf, _UNKNOWN)
+            return await self.fs.write(node, off, buf, UNKNOWN_CALLER)
         except Exception as error:
             refusal = self.refusal("write", node, error)
             if node not in self.dropping:

@@ -13,15 +13,15 @@ import pyfuse3
 from pyfuse3 import EntryAttributes, ReaddirToken, RequestContext
 
 from heliosfs.core.ids import ROOT_INO, Ino, NodeId, ino_of, node_id, view_of
-from heliosfs.filesystem.types import Attributes, Caller, Entry
+from heliosfs.filesystem.types import Attributes, Entry
 from heliosfs.transport.pyfuse3.attributes import attributes_reply, entry_reply
-from heliosfs.transport.pyfuse3.requests import Handlers, caller_of, is_control
+from heliosfs.transport.pyfuse3.requests import Handlers, caller_of
+from heliosfs.transport.requests import UNKNOWN_CALLER, is_control
 
 _DOTS: Final = 2
 _HEAD: Final = 3
 _AT_LEAST: Final = 16
 _AT_MOST: Final = 1024
-_UNKNOWN: Final = Caller(0, 0)
 
 
 class ListingHandlers(Handlers):
@@ -82,7 +82,7 @@ class ListingHandlers(Handlers):
             self._batch = min(batch * 2, _AT_MOST)
 
     async def _readdir_control(self, node: NodeId, start_id: int, token: ReaddirToken) -> None:
-        caller = self.openers.get(node, _UNKNOWN)
+        caller = self.openers.get(node, UNKNOWN_CALLER)
         if start_id < _DOTS and not self._dots(node, await self.control.getattr(node, caller), start_id, token):
             return
         found = await self.control.readdir(node, max(start_id - _DOTS, 0), self._batch, caller)

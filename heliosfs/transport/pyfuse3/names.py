@@ -13,13 +13,12 @@ from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
 from heliosfs.core.errors import Damaged, FsError
 from heliosfs.core.ids import NodeId
 from heliosfs.filesystem.types import Entry
-from heliosfs.transport.pyfuse3.attributes import FOREVER_S, absent_reply, attributes_reply, entry_reply
+from heliosfs.transport.pyfuse3.attributes import absent_reply, attributes_reply, entry_reply
 from heliosfs.transport.pyfuse3.data import handle_of
-from heliosfs.transport.pyfuse3.requests import Handlers, caller_of, is_control
+from heliosfs.transport.pyfuse3.requests import Handlers, caller_of
+from heliosfs.transport.requests import CONTROL_NAME, FOREVER_S, FUSE_ROOT, is_control
 
-CONTROL_NAME: Final = b".helios"
 _ABSENT: Final = absent_reply()
-_FUSE_ROOT: Final = NodeId(1)
 
 
 class NameHandlers(Handlers):
@@ -188,7 +187,7 @@ class NameHandlers(Handlers):
         """The kernel has dropped these nodes from its caches. No reply, no errors."""
         lookups, fs, control = self.lookups, self.fs, self.control
         for inode, count in inode_list:
-            if inode == _FUSE_ROOT:
+            if inode == FUSE_ROOT:
                 continue
             node = NodeId(inode)
             if lookups.forget(node, count):

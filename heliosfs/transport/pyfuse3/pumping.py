@@ -7,29 +7,20 @@ is free of charge where nobody holds it, and the wait looks whether a request is
 
 Seen on two cores that others used too, us: getxattr 43 -> 18, open+read+close 95 -> 35, create+write 4 KiB
 333 -> 197, write of 10 KiB 157 -> 105. Invariants: one task reads at a time; other tasks of the loop get a turn
-after TURN_REQUESTS requests, and every STEP_S while polling; no CPU when nothing comes in. Must not know: what a
+after TURN_REQUESTS requests, and while polling. Must not know: what a
 request asks for.
 """
 
 from __future__ import annotations
 
-import select
 from collections import deque
-from collections.abc import Callable
-from time import perf_counter
 from types import TracebackType
-from typing import Any, Final
+from typing import Any
 
 import pyfuse3
 import trio
 
-TURN_REQUESTS: Final = 64
-STEP_S: Final = 60e-6
-AWAKE_S: Final = 200e-6
-"""How long the descriptor is polled after the last request: most are followed by another one."""
-_ROBBED_S: Final = 500e-6
-"""A turn of the loop takes about 15 us; this much longer, and the core was another process's."""
-_PENANCE_S: Final = 0.05
+from heliosfs.transport.polling import TURN_REQUESTS, Poller
 
 
 class _ReadLock:
@@ -66,48 +57,27 @@ class _Lowlevel:
     """trio.lowlevel, but for waiting on the descriptor."""
 
     def __init__(self) -> None:
-        self._poll: Callable[[int], list[tuple[int, int]]] | None = None
+        self._poller: Poller | None = None
         self._requests = 0
-        self._closing = False
-        self._asleep_until = 0.0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(trio.lowlevel, name)
 
     def notify_closing(self, fd: int) -> None:
         """Wake whoever waits, and whoever is about to."""
-        self._closing = True
-        trio.lowlevel.notify_closing(fd)
+        if self._poller is None:
+            self._poller = Poller(fd)
+        self._poller.close()
 
     async def wait_readable(self, fd: int) -> None:
         """Return when a request can be read. Raises trio.ClosedResourceError after notify_closing."""
-        poll = self._poll
-        if poll is None:
-            poller = select.poll()
-            poller.register(fd, select.POLLIN)
-            poll = self._poll = poller.poll
+        poller = self._poller
+        if poller is None:
+            poller = self._poller = Poller(fd)
         self._requests += 1
         if self._requests % TURN_REQUESTS == 0:
             await trio.lowlevel.checkpoint()
-        now = perf_counter()
-        until = now + AWAKE_S if now > self._asleep_until else now
-        while not self._closing:
-            step = now + STEP_S
-            while now < step:
-                if poll(0):
-                    return
-                now = perf_counter()
-            if now > until:
-                break
-            await trio.lowlevel.checkpoint()
-            after = perf_counter()
-            if after - now > _ROBBED_S:
-                self._asleep_until = after + _PENANCE_S
-                break
-            now = after
-        if self._closing:
-            raise trio.ClosedResourceError
-        await trio.lowlevel.wait_readable(fd)
+        await poller.wait()
 
 
 class _Trio:

@@ -7,10 +7,8 @@ the order of changes. Must not know: what any request does.
 
 from __future__ import annotations
 
-import logging
 import stat
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import pyfuse3
 import trio
@@ -18,26 +16,16 @@ from pyfuse3 import FUSEError, RequestContext
 
 from heliosfs.core.attributes import without_set_id
 from heliosfs.core.errors import Damaged, FsError
-from heliosfs.core.ids import FIRST_CONTROL_INO, INO_MASK, NodeId
+from heliosfs.core.ids import NodeId
 from heliosfs.filesystem.types import Caller, SetAttr
 from heliosfs.transport.errnos import errno_of
 from heliosfs.transport.invalidate import CacheInvalidator
 from heliosfs.transport.lookups import LookupTable
+from heliosfs.transport.requests import AfterReply, is_control, run_logged
 
 if TYPE_CHECKING:
     from heliosfs.control.tree import ControlTree
     from heliosfs.filesystem import Filesystem
-
-_log = logging.getLogger("heliosfs.transport")
-
-
-DeferWork: TypeAlias = Callable[[Callable[[], Awaitable[None]]], None]
-"""Do something once the reply to the present request has gone out."""
-
-
-def is_control(node: int) -> bool:
-    """Whether a node is a ticket (view 0) or a branch's control directory. Two comparisons."""
-    return node <= INO_MASK or node & INO_MASK >= FIRST_CONTROL_INO
 
 
 def caller_of(ctx: RequestContext) -> Caller:
@@ -56,27 +44,6 @@ def is_member(ctx: RequestContext, gid: int) -> bool:
         return ctx.pid != 0 and gid in pyfuse3.get_sup_groups(ctx.pid)
     except (OSError, RuntimeError):
         return False
-
-
-class AfterReply:
-    """Work that must wait until a request's reply has gone out, because the caller holds a lock until then.
-
-    A session's task serves one request at a time, so the task names the request. pyfuse3 sends the reply as
-    soon as the handler returns, without giving way: what the handler starts as its last act runs after it.
-    """
-
-    __slots__ = ("_pending",)
-
-    def __init__(self) -> None:
-        self._pending: dict[trio.lowlevel.Task, list[Callable[[], Awaitable[None]]]] = {}
-
-    def add(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Run `work` after the reply to the request that the current task serves."""
-        self._pending.setdefault(trio.lowlevel.current_task(), []).append(work)
-
-    def take(self) -> Sequence[Callable[[], Awaitable[None]]]:
-        """The current task's work, no longer pending."""
-        return self._pending.pop(trio.lowlevel.current_task(), ()) if self._pending else ()
 
 
 class Handlers(pyfuse3.Operations):
@@ -142,11 +109,4 @@ class Handlers(pyfuse3.Operations):
         Nothing may be awaited after it.
         """
         for work in self.after_reply.take():
-            self.nursery.start_soon(_run_logged, work)
-
-
-async def _run_logged(work: Callable[[], Awaitable[None]]) -> None:
-    try:
-        await work()
-    except Exception:
-        _log.exception("work after a reply failed")
+            self.nursery.start_soon(run_logged, work)

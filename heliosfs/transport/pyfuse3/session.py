@@ -27,10 +27,10 @@ from heliosfs.transport.invalidate import CacheInvalidator
 from heliosfs.transport.lookups import LookupTable
 from heliosfs.transport.pyfuse3 import pumping
 from heliosfs.transport.pyfuse3.operations import HeliosOperations
-from heliosfs.transport.pyfuse3.requests import AfterReply, DeferWork, is_control
+from heliosfs.transport.registry import Registry
+from heliosfs.transport.requests import AfterReply, MakeControl
 
 if TYPE_CHECKING:
-    from heliosfs.control.tree import ControlTree
     from heliosfs.filesystem import Filesystem
 
 _log = logging.getLogger("heliosfs.transport")
@@ -45,24 +45,30 @@ _GRACE_S: Final = 10.0
 class Pyfuse3Session:
     """Serves one view at one mountpoint until somebody unmounts it."""
 
+    transport: str = "pyfuse3"
+
     def __init__(
         self,
         fs: Filesystem,
-        make_control: Callable[[DeferWork], ControlTree],
+        registry: Registry,
+        make_control: MakeControl,
         view: ViewNo,
         mountpoint: Path,
         options: set[str],
     ) -> None:
         """
         Args:
-            make_control: Makes the session's control tree, given the way to do something after a reply.
+            registry: Of all sessions of this filesystem.
+            make_control: Makes the session's control tree, given the way to do something after a reply, and whether
+                reads go through the page cache.
             mountpoint: Absolute, its symlinks resolved.
             options: From transport.options.fuse_options.
         """
         self._fs = fs
+        self._registry = registry
         self._make_control = make_control
         self._view = view
-        self._mountpoint = mountpoint
+        self.mountpoint = mountpoint
         self._options = options
         self._connection: int | None = None
         self._serving: trio.CancelScope | None = None
@@ -77,12 +83,11 @@ class Pyfuse3Session:
         lookups = LookupTable()
         invalidator = CacheInvalidator(lookups, _LibfuseNotifier(), root, self._abort)
         after_reply = AfterReply()
-        control = self._make_control(after_reply.add)
+        control = self._make_control(after_reply.add, False)
         async with trio.open_nursery() as nursery:
             operations = HeliosOperations(self._fs, control, root, lookups, invalidator, after_reply, nursery)
             self._mount(operations)
-            self._fs.mounted_views.add(self._view)
-            self._fs.invalidators.append(invalidator)
+            self._registry.add(self._view, lookups, invalidator)
             try:
                 nursery.start_soon(self._tune, operations)
                 with trio.CancelScope() as self._serving:
@@ -90,13 +95,10 @@ class Pyfuse3Session:
                     await pyfuse3.main(min_tasks=_MIN_TASKS, max_tasks=_MAX_TASKS)
             finally:
                 self._serving = None
-                self._fs.invalidators.remove(invalidator)
-                self._fs.mounted_views.discard(self._view)
+                self._registry.remove(self._view, lookups, invalidator)
                 with trio.CancelScope(shield=True):
                     await self._unmount(invalidator)
-                for node in lookups.drain():
-                    if not is_control(node):
-                        self._fs.forget(node)
+                self._registry.released(lookups)
                 nursery.cancel_scope.cancel()
 
     @property
@@ -117,17 +119,17 @@ class Pyfuse3Session:
         pumping.install()
         with _stderr_captured() as said:
             try:
-                pyfuse3.init(operations, os.fspath(self._mountpoint), self._options)
+                pyfuse3.init(operations, os.fspath(self.mountpoint), self._options)
             except RuntimeError as error:
-                raise MountRefused(self._mountpoint, said() or str(error)) from None
-        mount = mounts.mount_at(self._mountpoint)
+                raise MountRefused(self.mountpoint, said() or str(error)) from None
+        mount = mounts.mount_at(self.mountpoint)
         self._connection = mount.connection if mount is not None else None
 
     async def _tune(self, operations: HeliosOperations) -> None:
         await operations.initialised.wait()
         # INIT is answered right after its handler has returned; the kernel then sets its own read-ahead.
         await trio.sleep(0)
-        mount = mounts.mount_at(self._mountpoint)
+        mount = mounts.mount_at(self.mountpoint)
         if mount is not None:
             for refused in mounts.tune(mount):
                 _log.info("not tuned: %s", refused)
@@ -141,11 +143,11 @@ class Pyfuse3Session:
         else:
             pyfuse3.close(unmount=True)
         # libfuse takes an aborted connection for an unmounted one.
-        mount = mounts.mount_at(self._mountpoint)
+        mount = mounts.mount_at(self.mountpoint)
         if mount is not None and mount.connection == self._connection:
-            refused = await trio.to_thread.run_sync(partial(mounts.unmount_once, self._mountpoint, lazy=True))
+            refused = await trio.to_thread.run_sync(partial(mounts.unmount_once, self.mountpoint, lazy=True))
             if refused is not None:
-                _log.error("%s is still mounted, and dead: %s", self._mountpoint, refused)
+                _log.error("%s is still mounted, and dead: %s", self.mountpoint, refused)
 
     def _abort(self) -> None:
         """End the connection by force; never waits."""
@@ -154,8 +156,8 @@ class Pyfuse3Session:
                 raise OSError("not in mountinfo")
             mounts.abort(self._connection)
         except OSError as error:
-            _log.critical("can't abort by fusectl (%s): forcing %s off", error, self._mountpoint)
-            force = partial(mounts.umount, self._mountpoint, mounts.MNT_FORCE)
+            _log.critical("can't abort by fusectl (%s): forcing %s off", error, self.mountpoint)
+            force = partial(mounts.umount, self.mountpoint, mounts.MNT_FORCE)
             threading.Thread(target=force, daemon=True).start()
 
 

@@ -10,7 +10,8 @@ from pyfuse3 import FUSEError, RequestContext
 
 from heliosfs.core.acl import ACCESS
 from heliosfs.core.ids import NodeId
-from heliosfs.transport.pyfuse3.requests import Handlers, caller_of, is_control, is_member
+from heliosfs.transport.pyfuse3.requests import Handlers, caller_of, is_member
+from heliosfs.transport.requests import is_control
 
 _OURS: Final = b"user.helios."
 

@@ -17,9 +17,8 @@ from heliosfs.core.ids import FIRST_CONTROL_INO, Ino, NodeId, node_id
 from heliosfs.filesystem.types import Caller, Entry
 from heliosfs.transport.invalidate import CacheInvalidator
 from heliosfs.transport.lookups import LookupTable
-from heliosfs.transport.pyfuse3.attributes import FOREVER_S
 from heliosfs.transport.pyfuse3.operations import HeliosOperations
-from heliosfs.transport.pyfuse3.requests import AfterReply, is_control
+from heliosfs.transport.requests import FOREVER_S, AfterReply, is_control
 from tests.support.memory_control import MemoryControl
 from tests.support.memory_tree import FROZEN, FROZEN_ROOT, ROOT, VIEW, MemoryFilesystem
 

@@ -87,8 +87,9 @@ def test_entries_come_first_and_the_root_is_one(lookups: LookupTable) -> None:
         InvalEntry(1, b"a"),
         InvalEntry(DIRECTORY, b"c"),
         InvalInode(FILE, False),
-        InvalInode(1, False),
-        InvalInode(DIRECTORY, False),
+        # A directory's pages are its listing.
+        InvalInode(1, True),
+        InvalInode(DIRECTORY, True),
     ]
 
 
@@ -102,7 +103,7 @@ def test_changes_of_one_node_become_one_notification(lookups: LookupTable) -> No
     assert plan_notifications(changes, lookups, ROOT) == [
         InvalEntry(DIRECTORY, b"c"),
         InvalEntry(DIRECTORY, b"d"),
-        InvalInode(DIRECTORY, False),
+        InvalInode(DIRECTORY, True),
         InvalInode(FILE, True),
     ]
 
@@ -122,7 +123,7 @@ async def test_notifications_come_from_another_thread_and_are_through_on_return(
     kernel = Kernel()
     made, aborted = invalidator(lookups, kernel)
     await made.invalidate([Change(VIEW, Ino(8), False, (b"c",)), Change(VIEW, Ino(7), True, ())])
-    assert kernel.told == [InvalEntry(DIRECTORY, b"c"), InvalInode(DIRECTORY, False), InvalInode(FILE, True)]
+    assert kernel.told == [InvalEntry(DIRECTORY, b"c"), InvalInode(DIRECTORY, True), InvalInode(FILE, True)]
     assert threading.current_thread().name not in kernel.threads
     assert aborted == []
 
@@ -143,7 +144,7 @@ async def test_an_inode_still_being_made_is_told_again(lookups: LookupTable) -> 
     assert kernel.told == [
         InvalEntry(DIRECTORY, b"c"),
         InvalInode(FILE, True),
-        InvalInode(DIRECTORY, False),
+        InvalInode(DIRECTORY, True),
         InvalInode(FILE, True),
     ]
 
@@ -153,7 +154,7 @@ async def test_one_refusal_does_not_stop_the_others(lookups: LookupTable, caplog
     kernel.refusals = {FILE: [errno.EINVAL]}
     made, _ = invalidator(lookups, kernel)
     await made.invalidate([Change(VIEW, Ino(7), True, ()), Change(VIEW, Ino(8), False, ())])
-    assert kernel.told[-1] == InvalInode(DIRECTORY, False)
+    assert kernel.told[-1] == InvalInode(DIRECTORY, True)
     assert "refused" in caplog.text
 
 

@@ -1,0 +1,118 @@
+"""Attributes out and in: GETATTR, STATX, SETATTR, STATFS."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Coroutine
+from typing import Any, Final
+
+from heliosfs.core.ids import INO_MASK, NodeId
+from heliosfs.filesystem.types import Attributes, Caller, SetAttr
+from heliosfs.transport.kernel.handlers import Answer, Handlers, Header
+from heliosfs.transport.kernel.replies import attributes_body, shown_ino, statx_body
+from heliosfs.transport.kernel.wire import BODY, STATFS_OUT, Layouts, SetAttrBit
+from heliosfs.transport.requests import FOREVER_S, is_control
+
+_SECOND: Final = 1_000_000_000
+_SIGN: Final = 1 << 63
+_NOTHING: Final = SetAttr()
+
+
+def wanted(view: memoryview) -> SetAttr:
+    """What a SETATTR asks for. ctime is the filesystem's own to set, so the kernel's is not taken."""
+    bits, _, _, size, _, atime, mtime, _, atime_ns, mtime_ns, _, mode, _, uid, gid, _ = Layouts.SETATTR.unpack_from(
+        view, BODY
+    )
+    return SetAttr(
+        mode=mode if bits & SetAttrBit.MODE else None,
+        uid=uid if bits & SetAttrBit.UID else None,
+        gid=gid if bits & SetAttrBit.GID else None,
+        size=size if bits & SetAttrBit.SIZE else None,
+        atime_ns=_time_ns(bits & SetAttrBit.ATIME_NOW, atime, atime_ns) if bits & SetAttrBit.ATIME else None,
+        mtime_ns=_time_ns(bits & SetAttrBit.MTIME_NOW, mtime, mtime_ns) if bits & SetAttrBit.MTIME else None,
+        kill_set_id=bool(bits & SetAttrBit.KILL_SUIDGID),
+    )
+
+
+def _time_ns(now: int, seconds: int, nanoseconds: int) -> int:
+    if now:
+        return time.time_ns()
+    return (seconds - ((seconds & _SIGN) << 1)) * _SECOND + nanoseconds
+
+
+class AttributeHandlers(Handlers):
+    """GETATTR, STATX, SETATTR, STATFS."""
+
+    def getattr(self, head: Header, view: memoryview, end: int) -> Answer | Coroutine[Any, Any, Answer]:
+        """Source: stat(2)."""
+        node = self.node(head[3])
+        if is_control(node):
+            return self._getattr_control(node, self.caller(head))
+        return attributes_body(node, self.fs.try_getattr(node))
+
+    async def _getattr_control(self, node: NodeId, caller: Caller) -> Answer:
+        # A reader comes here before he reads what he has just written to: his own text must be gone then.
+        await self.dropped(node)
+        return control_body(node, await self.control.getattr(node, caller))
+
+    def statx(self, head: Header, view: memoryview, end: int) -> Answer | Coroutine[Any, Any, Answer]:
+        """Source: statx(2), where the time of birth is asked for."""
+        node = self.node(head[3])
+        if is_control(node):
+            return self._statx_control(node, self.caller(head))
+        return statx_body(node, self.fs.try_getattr(node), FOREVER_S)
+
+    async def _statx_control(self, node: NodeId, caller: Caller) -> Answer:
+        attr = await self.control.getattr(node, caller)
+        return statx_body(shown_ino(node, attr), attr, 0)
+
+    def setattr(self, head: Header, view: memoryview, end: int) -> Answer | Coroutine[Any, Any, Answer]:
+        """Source: chmod(2), chown(2), truncate(2), utimensat(2)."""
+        node = self.node(head[3])
+        change = wanted(view)
+        if is_control(node):
+            return self._setattr_control(node, change, self.caller(head))
+        if change == _NOTHING:
+            # chown(2) with neither user nor group: set-id bits go as with any other owner.
+            change = SetAttr(uid=self.fs.try_getattr(node).uid)
+        return attributes_body(node, self.fs.try_setattr(node, change))
+
+    async def _setattr_control(self, node: NodeId, change: SetAttr, caller: Caller) -> Answer:
+        touched = change.mtime_ns is not None and change.size is None
+        attr = await self.control.setattr(node, change, touched, caller)
+        return control_body(node, attr)
+
+    def statfs(self, head: Header, view: memoryview, end: int) -> Answer:
+        """Source: statvfs(3)."""
+        numbers = self.fs.try_statfs()
+        return STATFS_OUT.pack(
+            numbers.f_blocks,
+            numbers.f_bfree,
+            numbers.f_bavail,
+            numbers.f_files,
+            numbers.f_ffree,
+            numbers.f_bsize,
+            numbers.f_namemax,
+            numbers.f_frsize,
+            0,
+        )
+
+
+def control_body(node: NodeId, attr: Attributes) -> bytes:
+    """Attributes of a control node, good for this once."""
+    shown = shown_ino(node, attr)
+    return attributes_body(shown, _Fresh(attr) if node > INO_MASK else attr, 0)
+
+
+class _Fresh:
+    """A control directory whose mtime is now.
+
+    Without OPENDIR the kernel keeps every listing, and throws one away only where it sees another mtime.
+    """
+
+    def __init__(self, attr: Attributes) -> None:
+        self.mode, self.nlink = attr.mode, attr.nlink
+        self.uid, self.gid, self.rdev = attr.uid, attr.gid, attr.rdev
+        self.size, self.blocks = attr.size, attr.blocks
+        self.atime_ns = self.mtime_ns = self.ctime_ns = time.time_ns()
+        self.btime_ns = attr.btime_ns

@@ -1,0 +1,110 @@
+"""What all request handlers of this transport share. A handler is a method that takes one request and answers.
+
+It gets the request's header, the buffer it lies in, and where it ends; what it answers goes out at once. Node ids
+are all the state there is: without OPEN there are no handles, so a request means the same to the next process.
+
+Invariants: a handler that returns without a coroutine has not suspended; it raises NeedPages or NeedRoom only
+before its first change, and is then called again with a copy of the request. A coroutine keeps nothing of the
+buffer, which the next request overwrites. Must not know: descriptors, tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import trio
+
+from heliosfs.core.ids import NodeId
+from heliosfs.filesystem.types import Caller
+from heliosfs.transport.requests import AfterReply, is_control
+
+if TYPE_CHECKING:
+    from heliosfs.control.tree import ControlTree
+    from heliosfs.filesystem import Filesystem
+    from heliosfs.transport.invalidate import CacheInvalidator
+    from heliosfs.transport.kernel.negotiation import Connection
+    from heliosfs.transport.lookups import LookupTable
+
+Header: TypeAlias = tuple[int, ...]
+"""Length, opcode, unique, node, uid, gid, pid, extensions, padding."""
+
+Answer: TypeAlias = bytes | int | None
+"""The body of a reply; or a negative errno, 0 for a body without bytes; None: this request gets no reply."""
+
+Handler: TypeAlias = Callable[[Header, memoryview, int], Answer | Coroutine[Any, Any, Answer]]
+
+
+class Handlers:
+    """State of one session, seen by its handlers.
+
+    Attributes:
+        root: Node id of the mounted branch's root, which is 1 on the wire.
+        connection: What was agreed on with the kernel.
+        read_tickets: Control files that the kernel may have pages of.
+        dropping: Nodes whose pages are about to be dropped, and what is set when they are.
+        forgotten: Frees an unlinked inode that no kernel knows any more.
+    """
+
+    def __init__(
+        self,
+        fs: Filesystem,
+        control: ControlTree,
+        root: NodeId,
+        lookups: LookupTable,
+        invalidator: CacheInvalidator,
+        after_reply: AfterReply,
+        nursery: trio.Nursery,
+        connection: Connection,
+        forgotten: Callable[[NodeId], None],
+    ) -> None:
+        self.fs = fs
+        self.control = control
+        self.root = root
+        self.lookups = lookups
+        self.invalidator = invalidator
+        self.after_reply = after_reply
+        self.nursery = nursery
+        self.connection = connection
+        self.forgotten = forgotten
+        self.read_tickets: set[NodeId] = set()
+        self.dropping: dict[NodeId, trio.Event] = {}
+        self._caller = Caller(0, 0)
+        self._caller_key: tuple[int, ...] = ()
+
+    def caller(self, head: Header) -> Caller:
+        """Who asks. The pid is a thread's, and 0 from outside our pid namespace."""
+        key = head[4:7]
+        if key != self._caller_key:
+            self._caller_key = key
+            self._caller = Caller(*key)
+        return self._caller
+
+    def node(self, wire: int) -> NodeId:
+        """The node that a request means."""
+        return self.root if wire == 1 else NodeId(wire)
+
+    def drop_pages(self, node: NodeId, grown: int = 0) -> None:
+        """Have the kernel forget a node's pages once the present reply is out; `dropped` waits for it.
+
+        Args:
+            grown: Tell it first that the file has this many bytes.
+        """
+        if node not in self.dropping:
+            self.dropping[node] = trio.Event()
+            self.after_reply.add(lambda: self._drop(node, grown))
+
+    async def _drop(self, node: NodeId, grown: int) -> None:
+        try:
+            await self.invalidator.drop_data(node, grown)
+        finally:
+            self.dropping.pop(node).set()
+
+    async def dropped(self, node: NodeId) -> None:
+        """Return when what `drop_pages` has put off for a node is done."""
+        dropping = self.dropping.get(node)
+        if dropping is not None:
+            await dropping.wait()
+
+
+__all__ = ["Answer", "Handler", "Handlers", "Header", "is_control"]

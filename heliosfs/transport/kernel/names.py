@@ -1,0 +1,226 @@
+"""Names: LOOKUP, MKNOD, MKDIR, SYMLINK, LINK, CREATE, UNLINK, RMDIR, RENAME, READLINK, FORGET."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Coroutine
+from typing import Any, Final
+
+from heliosfs.core import acl
+from heliosfs.core.errors import FsError, StaleHandle
+from heliosfs.core.ids import ROOT_INO, NodeId, ino_of, node_id, view_of
+from heliosfs.filesystem.types import Caller, Entry
+from heliosfs.transport.kernel.handlers import Answer, Handlers, Header
+from heliosfs.transport.kernel.replies import ABSENT, entry_body, entry_reply
+from heliosfs.transport.kernel.wire import BODY, OPEN_OUT, Flag, Layouts, name_at, names_at
+from heliosfs.transport.requests import CONTROL_NAME, FOREVER_S, FUSE_ROOT, is_control
+
+_DOTS: Final = (b".", b"..")
+_CREATE_AT: Final = BODY + Layouts.CREATE.size
+_OPENED: Final = OPEN_OUT.pack(0, 0, 0)
+
+
+class NameHandlers(Handlers):
+    """Everything that finds, makes or removes a name."""
+
+    def lookup(self, head: Header, view: memoryview, end: int) -> Answer | Coroutine[Any, Any, Answer]:
+        """Find a name.
+
+        A tree's absent names are remembered by the kernel, `.helios` and what it holds never are. `.` and `..`
+        come from open_by_handle_at(2) alone.
+        """
+        parent = self.node(head[3])
+        name = name_at(view, BODY, end)
+        if is_control(parent) or name == CONTROL_NAME:
+            return self._lookup_control(parent, name, self.caller(head))
+        if name in _DOTS:
+            return self.handed_out(self._dot(parent, name))
+        found = self.fs.try_find(parent, name)
+        if found is None:
+            return ABSENT
+        node, attr, generation, _ = found
+        self.lookups.add(node)
+        return entry_body(node, node, attr, generation, FOREVER_S)
+
+    def _dot(self, node: NodeId, name: bytes) -> Entry:
+        """The node itself, or the directory above it."""
+        inode = self.fs.try_getattr(node)
+        view = view_of(node)
+        if name == b"..":
+            if not inode.parent or ino_of(node) == ROOT_INO:
+                raise StaleHandle("nothing is above it")
+            inode = self.fs.try_getattr(node_id(view, inode.parent))
+        return self.fs.entry(view, inode)
+
+    async def _lookup_control(self, parent: NodeId, name: bytes, caller: Caller) -> Answer:
+        if is_control(parent):
+            if name in _DOTS:
+                raise StaleHandle("control nodes have no file handles")
+            return self.handed_out(await self.control.lookup(parent, name, caller))
+        if self.control.names_root(parent, name):
+            return self.handed_out(await self.control.lookup(parent, name, caller))
+        return self.handed_out(await self.fs.lookup(parent, name))
+
+    def readlink(self, head: Header, view: memoryview, end: int) -> Answer | Coroutine[Any, Any, Answer]:
+        """Source: readlink(2)."""
+        node = self.node(head[3])
+        if is_control(node):
+            return self.control.readlink(node)
+        return self.fs.try_readlink(node)
+
+    def mknod(self, head: Header, view: memoryview, end: int) -> Answer | Coroutine[Any, Any, Answer]:
+        """Source: mknod(2)."""
+        mode, rdev, umask, _ = Layouts.MKNOD.unpack_from(view, BODY)
+        name = name_at(view, BODY + Layouts.MKNOD.size, end)
+        return self._make(head, name, mode, umask, rdev=rdev)
+
+    def mkdir(self, head: Header, view: memoryview, end: int) -> Answer | Coroutine[Any, Any, Answer]:
+        """Source: mkdir(2)."""
+        mode, umask = Layouts.MKDIR.unpack_from(view, BODY)
+        name = name_at(view, BODY + Layouts.MKDIR.size, end)
+        return self._make(head, name, mode & 0o7777 | stat.S_IFDIR, umask)
+
+    def symlink(self, head: Header, view: memoryview, end: int) -> Answer | Coroutine[Any, Any, Answer]:
+        """Source: symlink(2)."""
+        name, target = names_at(view, BODY, end)
+        return self._make(head, name, stat.S_IFLNK | 0o777, 0, target=target)
+
+    def create(self, head: Header, view: memoryview, end: int) -> Answer | Coroutine[Any, Any, Answer]:
+        """Make a regular file and open it. Source: open(2) with O_CREAT."""
+        flags, mode, umask, _ = Layouts.CREATE.unpack_from(view, BODY)
+        name = name_at(view, _CREATE_AT, end)
+        try:
+            made = self._make(head, name, mode & 0o7777 | stat.S_IFREG, umask, opened=self.opened)
+        except FsError as error:
+            if error.errno == errno.EEXIST and not flags & os.O_EXCL:
+                # A restore brought the name between LOOKUP and CREATE. After ESTALE open(2) looks it up anew.
+                return -errno.ESTALE
+            raise
+        return made
+
+    @property
+    def opened(self) -> bytes:
+        """What the reply to CREATE says of the open file."""
+        return _OPENED
+
+    def _make(
+        self,
+        head: Header,
+        name: bytes,
+        mode: int,
+        umask: int,
+        *,
+        rdev: int = 0,
+        target: bytes = b"",
+        opened: bytes = b"",
+    ) -> Answer | Coroutine[Any, Any, Answer]:
+        parent = self.node(head[3])
+        if self._concerns_control(parent, name):
+            return self._make_control(parent, name, mode & ~umask, self.caller(head), target or None, opened)
+        if umask and not self.masked_by_list(parent):
+            mode &= ~umask
+        node, attr, generation, _ = self.fs.try_make(parent, name, mode, self.caller(head), rdev, target)
+        self.lookups.add(node)
+        return entry_body(node, node, attr, generation, FOREVER_S) + opened
+
+    def masked_by_list(self, parent: NodeId) -> bool:
+        """Whether a default access control list stands in for the umask. Source: acl(5)."""
+        if not self.connection.has(Flag.DONT_MASK):
+            return True
+        xattrs = self.fs.try_getattr(parent).xattrs
+        return bool(xattrs) and acl.DEFAULT in xattrs
+
+    async def _make_control(
+        self, parent: NodeId, name: bytes, mode: int, caller: Caller, target: bytes | None, opened: bytes
+    ) -> Answer:
+        return self.handed_out(await self.control.make(parent, name, mode, caller, target=target)) + opened
+
+    def link(self, head: Header, view: memoryview, end: int) -> Answer:
+        """Source: link(2). Control files can't be linked, and nothing can be linked into `.helios`."""
+        node = self.node(Layouts.LINK.unpack_from(view, BODY)[0])
+        name = name_at(view, BODY + Layouts.LINK.size, end)
+        parent = self.node(head[3])
+        if is_control(node) or is_control(parent):
+            return -errno.EPERM
+        if name == CONTROL_NAME and self.control.names_root(parent, name):
+            return -errno.EEXIST
+        return self.handed_out(self.fs.try_link(node, parent, name))
+
+    def unlink(self, head: Header, view: memoryview, end: int) -> Answer | Coroutine[Any, Any, Answer]:
+        """Source: unlink(2)."""
+        parent = self.node(head[3])
+        name = name_at(view, BODY, end)
+        if self._concerns_control(parent, name):
+            return _done(self.control.unlink(parent, name, self.caller(head)))
+        self.fs.try_unlink(parent, name)
+        return 0
+
+    def rmdir(self, head: Header, view: memoryview, end: int) -> Answer | Coroutine[Any, Any, Answer]:
+        """Source: rmdir(2)."""
+        parent = self.node(head[3])
+        name = name_at(view, BODY, end)
+        if self._concerns_control(parent, name):
+            return _done(self.control.rmdir(parent, name, self.caller(head)))
+        self.fs.try_rmdir(parent, name)
+        return 0
+
+    def rename(self, head: Header, view: memoryview, end: int) -> Answer | Coroutine[Any, Any, Answer]:
+        """Source: rename(2)."""
+        to = Layouts.RENAME.unpack_from(view, BODY)[0]
+        return self._rename(head, to, 0, *names_at(view, BODY + Layouts.RENAME.size, end))
+
+    def rename2(self, head: Header, view: memoryview, end: int) -> Answer | Coroutine[Any, Any, Answer]:
+        """Source: renameat2(2)."""
+        to, flags, _ = Layouts.RENAME2.unpack_from(view, BODY)
+        return self._rename(head, to, flags, *names_at(view, BODY + Layouts.RENAME2.size, end))
+
+    def _rename(
+        self, head: Header, to: int, flags: int, name: bytes, new_name: bytes
+    ) -> Answer | Coroutine[Any, Any, Answer]:
+        parent = self.node(head[3])
+        new_parent = self.node(to)
+        if self._concerns_control(parent, name) or self._concerns_control(new_parent, new_name):
+            return _done(self.control.rename(parent, name, new_parent, new_name, flags, self.caller(head)))
+        self.fs.try_rename(parent, name, new_parent, new_name, flags)
+        return 0
+
+    def forget(self, head: Header, view: memoryview, end: int) -> Answer:
+        """The kernel has dropped a node from its caches. No reply, no errors."""
+        self._forget(head[3], Layouts.FORGET.unpack_from(view, BODY)[0])
+        return None
+
+    def batch_forget(self, head: Header, view: memoryview, end: int) -> Answer:
+        """The same of many nodes."""
+        at = BODY + Layouts.BATCH_FORGET.size
+        size = Layouts.FORGET_ONE.size
+        count = min(Layouts.BATCH_FORGET.unpack_from(view, BODY)[0], (end - at) // size)
+        for node, nlookup in Layouts.FORGET_ONE.iter_unpack(view[at : at + count * size]):
+            self._forget(node, nlookup)
+        return None
+
+    def _forget(self, wire: int, count: int) -> None:
+        if wire == FUSE_ROOT:
+            return
+        node = NodeId(wire)
+        if self.lookups.forget(node, count):
+            if is_control(node):
+                self.read_tickets.discard(node)
+                self.control.forget(node)
+            else:
+                self.forgotten(node)
+
+    def _concerns_control(self, parent: NodeId, name: bytes) -> bool:
+        return is_control(parent) or (name == CONTROL_NAME and self.control.names_root(parent, name))
+
+    def handed_out(self, entry: Entry) -> bytes:
+        """The reply that hands out an entry, its lookup counted."""
+        self.lookups.add(entry.node)
+        return entry_reply(entry)
+
+
+async def _done(work: Coroutine[Any, Any, None]) -> Answer:
+    """The reply without a body, after some work."""
+    await work
+    return 0

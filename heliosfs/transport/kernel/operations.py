@@ -1,0 +1,30 @@
+"""All handlers of one session, put together: each is called as its operation, in small letters."""
+
+from __future__ import annotations
+
+from heliosfs.transport.kernel.attributes import AttributeHandlers
+from heliosfs.transport.kernel.data import DataHandlers
+from heliosfs.transport.kernel.handlers import Answer, Header
+from heliosfs.transport.kernel.listings import ListingHandlers
+from heliosfs.transport.kernel.ranges import RangeHandlers
+from heliosfs.transport.kernel.xattrs import XattrHandlers
+
+
+class HeliosHandlers(AttributeHandlers, RangeHandlers, ListingHandlers, DataHandlers, XattrHandlers):
+    """What the pump calls. What is missing here is answered with ENOSYS, which the kernel remembers."""
+
+    releasedir = DataHandlers.release
+    fsyncdir = DataHandlers.fsync
+
+    def interrupt(self, head: Header, view: memoryview, end: int) -> Answer:
+        """A signal has come for somebody who waits. No reply.
+
+        Nothing is broken off: on a local filesystem none of these calls can be interrupted, and programs don't
+        expect it (fsync(2) with EINTR is an I/O error to a database). Who is killed does not wait: the kernel lets
+        him go at once, and the reply that comes later finds nobody (ENOENT).
+        """
+        return None
+
+    def destroy(self, head: Header, view: memoryview, end: int) -> Answer:
+        """The last request of a connection that asks for a goodbye."""
+        return 0

@@ -1,0 +1,220 @@
+"""One mounted branch, served on /dev/fuse by ourselves: mount, agree, serve, unmount.
+
+A session can also be made from a descriptor on which INIT has been answered, and what was agreed then: node ids
+mean the same in every process, so nothing else has to be handed over. Invariants: the mount is gone when
+`serve` returns, however it returns; the descriptor is closed only when no thread writes to it any more.
+Must not know: where the filesystem comes from, how the daemon is started.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from heliosfs.core.ids import ROOT_INO, ViewNo, node_id
+from heliosfs.transport import mounts
+from heliosfs.transport.errors import MountRefused
+from heliosfs.transport.invalidate import CacheInvalidator
+from heliosfs.transport.kernel import mount as mounting
+from heliosfs.transport.kernel import wire
+from heliosfs.transport.kernel.handlers import Handler
+from heliosfs.transport.kernel.negotiation import Connection, TooOld, negotiate
+from heliosfs.transport.kernel.notify import KernelNotifier
+from heliosfs.transport.kernel.operations import HeliosHandlers
+from heliosfs.transport.kernel.pump import Pump, Trace
+from heliosfs.transport.lookups import LookupTable
+from heliosfs.transport.registry import Registry
+from heliosfs.transport.requests import AfterReply, MakeControl
+
+if TYPE_CHECKING:
+    from heliosfs.filesystem import Filesystem
+
+_log = logging.getLogger("heliosfs.transport")
+
+_GRACE_S: Final = 10.0
+"""How long an unmount waits for requests in progress, and then for a notification thread."""
+
+
+class KernelSession:
+    """Serves one view at one mountpoint until somebody unmounts it."""
+
+    transport: str = "kernel"
+
+    def __init__(
+        self,
+        fs: Filesystem,
+        registry: Registry,
+        make_control: MakeControl,
+        view: ViewNo,
+        mountpoint: Path,
+        options: set[str],
+        *,
+        trace: Trace | None = None,
+    ) -> None:
+        """
+        Args:
+            registry: Of all sessions of this filesystem.
+            make_control: Makes the session's control tree, given the way to do something after a reply, and whether
+                reads go through the page cache.
+            mountpoint: Absolute, its symlinks resolved.
+            options: From transport.options.fuse_options.
+            trace: Told of every request.
+        """
+        self._fs = fs
+        self._registry = registry
+        self._make_control = make_control
+        self._view = view
+        self._options = options
+        self._trace = trace
+        self._pump: Pump | None = None
+        self._number: int | None = None
+        self._stopping = False
+        self._stop_asked = trio.Event()
+        self.mountpoint = mountpoint
+
+    async def serve(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Mount, say started, serve until unmounted or until `stop`, and leave nothing mounted.
+
+        Raises:
+            MountRefused: No /dev/fuse, no fusermount3, no permission, ...; nothing is mounted then.
+        """
+        fd = await trio.to_thread.run_sync(mounting.mount, self.mountpoint, self._options)
+        try:
+            mount = mounts.mount_at(self.mountpoint)
+            self._number = mount.connection if mount is not None else None
+            connection = await self._agree(fd)
+            if mount is not None:
+                for refused in mounts.tune(mount):
+                    _log.info("not tuned: %s", refused)
+            await self.serve_agreed(fd, connection, task_status)
+        finally:
+            with trio.CancelScope(shield=True):
+                os.close(fd)
+                await self._leave_nothing()
+
+    async def serve_agreed(
+        self,
+        fd: int,
+        connection: Connection,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Serve a descriptor on which INIT has been answered; does not close it.
+
+        Returns when the connection has ended, or after `stop` when what was read has been answered.
+        """
+        root = node_id(self._view, ROOT_INO)
+        lookups = LookupTable()
+        invalidator = CacheInvalidator(lookups, KernelNotifier(fd), root, self._abort)
+        after_reply = AfterReply()
+        control = self._make_control(after_reply.add, True)
+        registry = self._registry
+        async with trio.open_nursery() as nursery:
+            handlers = HeliosHandlers(
+                self._fs,
+                control,
+                root,
+                lookups,
+                invalidator,
+                after_reply,
+                nursery,
+                connection,
+                registry.forgotten,
+            )
+            self._pump = Pump(fd, handler_table(handlers), self._fs.settled, after_reply, self._trace)
+            registry.add(self._view, lookups, invalidator)
+            try:
+                nursery.start_soon(self._stop_when_asked)
+                task_status.started()
+                await self._pump.run()
+            finally:
+                self._pump = None
+                registry.remove(self._view, lookups, invalidator)
+                with trio.CancelScope(shield=True):
+                    await self._quiet(invalidator)
+                registry.released(lookups)
+                nursery.cancel_scope.cancel()
+
+    @property
+    def serving(self) -> bool:
+        """Whether it is mounted and answers requests."""
+        return self._pump is not None
+
+    def stop(self) -> None:
+        """End the session in good order: requests in progress are answered first. Idempotent.
+
+        `serve` returns.
+        """
+        self._stop_asked.set()
+
+    async def _stop_when_asked(self) -> None:
+        """Unmount while the loop serves on: mappings may have to be written back. Then read nothing more."""
+        await self._stop_asked.wait()
+        with trio.move_on_after(_GRACE_S):
+            unmount = partial(mounts.unmount_once, self.mountpoint, lazy=False)
+            await trio.to_thread.run_sync(unmount, abandon_on_cancel=True)
+        if self._pump is not None:
+            self._pump.stop()
+
+    async def _agree(self, fd: int) -> Connection:
+        """Answer INIT. Raises MountRefused: the kernel is too old, or was unmounted before it asked."""
+        buffer = bytearray(wire.REQUEST_MAX)
+        while True:
+            await trio.lowlevel.wait_readable(fd)
+            try:
+                end = os.readv(fd, [buffer])
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                raise MountRefused(self.mountpoint, os.strerror(error.errno or 0)) from None
+            head = wire.IN_HEADER.unpack_from(buffer)
+            if head[1] != wire.INIT.opcode or end < wire.LEAST[wire.INIT.opcode]:
+                os.write(fd, wire.OUT_HEADER.pack(wire.OUT_HEADER.size, -5, head[2]))
+                continue
+            try:
+                connection, body = negotiate(memoryview(buffer)[wire.BODY : end])
+            except TooOld as error:
+                raise MountRefused(self.mountpoint, str(error)) from None
+            os.write(fd, wire.OUT_HEADER.pack(wire.OUT_HEADER.size + len(body), 0, head[2]) + body)
+            if connection is not None:
+                return connection
+
+    async def _quiet(self, invalidator: CacheInvalidator) -> None:
+        with trio.move_on_after(_GRACE_S) as waiting:
+            await invalidator.close()
+        if waiting.cancelled_caught:
+            _log.error("a cache notification still hangs: aborting")
+            self._abort()
+
+    async def _leave_nothing(self) -> None:
+        """The connection is closed, and so dead for whoever still uses it: take it out of the tree."""
+        mount = mounts.mount_at(self.mountpoint)
+        if mount is not None and mount.connection == self._number:
+            refused = await trio.to_thread.run_sync(partial(mounts.unmount_once, self.mountpoint, lazy=True))
+            if refused is not None:
+                _log.error("%s is still mounted, and dead: %s", self.mountpoint, refused)
+
+    def _abort(self) -> None:
+        """End the connection by force; never waits."""
+        try:
+            if self._number is None:
+                raise OSError("not in mountinfo")
+            mounts.abort(self._number)
+        except OSError as error:
+            _log.critical("can't abort by fusectl (%s): forcing %s off", error, self.mountpoint)
+            force = partial(mounts.umount, self.mountpoint, mounts.MNT_FORCE)
+            threading.Thread(target=force, daemon=True).start()
+
+
+def handler_table(handlers: HeliosHandlers) -> Sequence[Handler | None]:
+    """The handlers by opcode, as the pump wants them; an operation without one is ENOSYS."""
+    table: list[Handler | None] = [None] * wire.OPCODES
+    for operation in wire.OPERATIONS:
+        table[operation.opcode] = getattr(handlers, operation.name.lower(), None)
+    return table
