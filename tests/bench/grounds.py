@@ -20,7 +20,13 @@ from tests.bench.machine import filesystem_of
 from tests.bench.mounts import mounted
 
 OURS = "heliosfs"
+PORTABLE = "pyfuse3"
+"""Ours on the portable transport."""
 NATIVE = "native"
+PASS_THROUGH = "pass-through"
+"""libfuse's pass-through example over a tmpfs."""
+IN_MEMORY = "memfs_ll"
+"""libfuse's in-memory example."""
 _BTRFS_BYTES = 6 << 30
 _WAIT_S = 10.0
 
@@ -44,6 +50,9 @@ class Ground:
     rest: Callable[[], None]
 
 
+_Maker = Callable[[Path], AbstractContextManager[Ground]]
+
+
 def _nothing() -> None:
     pass
 
@@ -65,10 +74,13 @@ def _native(directory: Path) -> Iterator[Ground]:
     yield Ground(NATIVE, filesystem_of(directory), place, "kill", _nothing)
 
 
-@contextmanager
-def _ours(directory: Path) -> Iterator[Ground]:
-    with mounted(directory / OURS) as mount:
-        yield Ground(OURS, filesystem_of(mount.point), mount.point, "kill", mount.idle)
+def _ours(name: str, transport: str) -> _Maker:
+    @contextmanager
+    def make(directory: Path) -> Iterator[Ground]:
+        with mounted(directory / name, f"transport={transport}") as mount:
+            yield Ground(name, filesystem_of(mount.point), mount.point, "kill", mount.idle)
+
+    return make
 
 
 @contextmanager
@@ -111,15 +123,22 @@ def _tmpfs(directory: Path) -> Iterator[Ground]:
         _unmount(point)
 
 
-def _fuse_peer(name: str, command: Callable[[Path, Path], list[list[str | Path]]]) -> _Maker:
-    """A FUSE filesystem of somebody else's: the commands that mount `backing` at `point`; the last may stay."""
+def _fuse_peer(
+    name: str, command: Callable[[Path, Path], list[list[str | Path]]], *, backed: bool = True
+) -> _Maker:
+    """A FUSE filesystem of somebody else's: the commands that mount `backing` at `point`; the last may stay.
+
+    Args:
+        backed: Make the directory `backing`; else the commands know theirs.
+    """
 
     @contextmanager
     def make(directory: Path) -> Iterator[Ground]:
         point = directory / name
         backing = directory / f"{name}.backing"
-        point.mkdir()
-        backing.mkdir()
+        point.mkdir(parents=True)
+        if backed:
+            backing.mkdir()
         *before, last = command(backing, point)
         for words in before:
             _run(*words)
@@ -143,7 +162,34 @@ def _fuse_peer(name: str, command: Callable[[Path, Path], list[list[str | Path]]
     return make
 
 
-_Maker = Callable[[Path], AbstractContextManager[Ground]]
+@contextmanager
+def _pass_through(directory: Path) -> Iterator[Ground]:
+    """libfuse's pass-through over a tmpfs: what a FUSE filesystem in C++ that keeps nothing takes."""
+    backing = directory / f"{PASS_THROUGH}.backing"
+    backing.mkdir(parents=True)
+    _run("mount", "-t", "tmpfs", "heliosfs-bench", backing)
+    try:
+        make = _fuse_peer(
+            PASS_THROUGH, lambda _, point: [["passthrough_hp", "--foreground", backing, point]], backed=False
+        )
+        with make(directory) as ground:
+            yield ground
+    finally:
+        _unmount(backing)
+
+
+@contextmanager
+def _fuse_overlayfs(directory: Path) -> Iterator[Ground]:
+    place = directory / "fuse-overlayfs.dirs"
+    for name in ("lower", "upper", "work"):
+        (place / name).mkdir(parents=True)
+    options = f"lowerdir={place}/lower,upperdir={place}/upper,workdir={place}/work"
+    make = _fuse_peer(
+        "fuse-overlayfs", lambda _, point: [["fuse-overlayfs", "-f", "-o", options, point]], backed=False
+    )
+    with make(directory) as ground:
+        yield ground
+
 
 _S3QL_LOGIN = ("--authfile", "/dev/null")
 _PEERS: dict[str, tuple[tuple[str, ...], _Maker]] = {
@@ -157,11 +203,13 @@ _PEERS: dict[str, tuple[tuple[str, ...], _Maker]] = {
             lambda backing, point: [["passthrough_ll", "-f", "-o", f"source={backing},cache=always", point]],
         ),
     ),
+    PASS_THROUGH: (("mount", "passthrough_hp"), _pass_through),
+    "fuse-overlayfs": (("fuse-overlayfs",), _fuse_overlayfs),
     "passthrough_hp": (
         ("passthrough_hp",),
         _fuse_peer("passthrough_hp", lambda backing, point: [["passthrough_hp", "--foreground", backing, point]]),
     ),
-    "memfs_ll": (("memfs_ll",), _fuse_peer("memfs_ll", lambda _, point: [["memfs_ll", "-f", point]])),
+    IN_MEMORY: (("memfs_ll",), _fuse_peer(IN_MEMORY, lambda _, point: [[IN_MEMORY, "-f", point]])),
     "s3ql": (
         ("mkfs.s3ql", "mount.s3ql"),
         _fuse_peer(
@@ -177,6 +225,7 @@ _PEERS: dict[str, tuple[tuple[str, ...], _Maker]] = {
     ),
 }
 PEERS = tuple(_PEERS)
+_OURS = (_ours(OURS, "kernel"), _ours(PORTABLE, "pyfuse3"))
 
 
 def _possible(name: str) -> bool:
@@ -192,7 +241,7 @@ def grounds(directory: Path, wanted: tuple[str, ...] | None) -> Iterator[list[Gr
         wanted: Names of peers; None for whatever this machine can mount.
     """
     names = [name for name in PEERS if _possible(name) and (wanted is None or name in wanted)]
-    makers: list[_Maker] = [_native, _ours, *(_PEERS[name][1] for name in names)]
+    makers: list[_Maker] = [_native, *_OURS, *(_PEERS[name][1] for name in names)]
     entered: list[AbstractContextManager[Ground]] = []
     ready: list[Ground] = []
     failure: BaseException | None = None
@@ -202,7 +251,7 @@ def grounds(directory: Path, wanted: tuple[str, ...] | None) -> Iterator[list[Gr
             try:
                 ready.append(manager.__enter__())
             except (OSError, subprocess.SubprocessError):
-                if maker in (_native, _ours):
+                if maker is _native or maker in _OURS:
                     raise
                 continue
             entered.append(manager)

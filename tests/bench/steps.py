@@ -28,6 +28,7 @@ _TIMEOUT_S = 300
 _NEEDLE = "def __exit__"
 _BLOCK = 4096
 _MEGABYTE = 1 << 20
+_CLIENTS = 8
 _IMPORTED = (
     *("argparse", "ast", "base64", "bdb", "calendar", "cmd", "code", "codecs", "configparser", "copy", "csv"),
     *("dataclasses", "difflib", "dis", "doctest", "email", "fileinput", "fnmatch", "fractions", "ftplib"),
@@ -235,10 +236,25 @@ def read(site: Site) -> tuple[float, bool]:
     return taken, all(content == b"%08d" % at + site.kit.block[8:_BLOCK] for at, content in enumerate(found))
 
 
-def stream(site: Site) -> tuple[float, bool]:
-    path = site.base / "stream"
+def stat(site: Site) -> tuple[float, bool]:
+    names = [os.fspath(path) for path in _loose(site)]
+    sizes: list[int] = []
+    taken = 0.0
+    for _ in range(2):
+        start = time.perf_counter()
+        sizes = [os.stat(name).st_size for name in names]
+        taken = time.perf_counter() - start
+    return taken, sizes == [_BLOCK] * len(names)
+
+
+def _stream_pieces(site: Site) -> list[bytes]:
     count = site.kit.plan.stream_bytes // _MEGABYTE
-    data = [b"%08d" % number + site.kit.block[8:] for number in range(count)]
+    return [b"%08d" % number + site.kit.block[8:] for number in range(count)]
+
+
+def stream_write(site: Site) -> tuple[float, bool]:
+    path = site.base / "stream"
+    data = _stream_pieces(site)
     start = time.perf_counter()
     fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
     for piece in data:
@@ -247,8 +263,64 @@ def stream(site: Site) -> tuple[float, bool]:
     taken = time.perf_counter() - start
     with path.open("rb", buffering=0) as file:
         right = all(file.read(_MEGABYTE) == piece for piece in data) and file.read(1) == b""
-    path.unlink()
     return taken, right
+
+
+def stream_read(site: Site) -> tuple[float, bool]:
+    """Of the file that the step before wrote, which its check has read once; removes it."""
+    path = site.base / "stream"
+    buffer = bytearray(_MEGABYTE)
+    found: list[int] = []
+    start = time.perf_counter()
+    with path.open("rb", buffering=0) as file:
+        while file.readinto(buffer):
+            found.append(int(buffer[:8]))
+    taken = time.perf_counter() - start
+    path.unlink()
+    return taken, found == list(range(site.kit.plan.stream_bytes // _MEGABYTE))
+
+
+_CLIENT = """
+import os, sys
+top, count = sys.argv[1], int(sys.argv[2])
+os.mkdir(top)
+sys.stdin.readline()
+for number in range(count):
+    name = f"{top}/{number:05}"
+    fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+    os.write(fd, b"%08d" % number * 512)
+    os.close(fd)
+    fd = os.open(name, os.O_RDONLY)
+    if os.read(fd, 4096) != b"%08d" % number * 512:
+        sys.exit(1)
+    os.close(fd)
+    os.rename(name, name + ".new")
+"""
+
+
+def crowd(site: Site) -> tuple[float, bool]:
+    """Eight processes at once: each creates, writes, reads and renames files of 4 KiB in a directory of its own."""
+    count = max(site.kit.plan.loose_files // _CLIENTS, 4)
+    tops = [site.base / f"client-{number}" for number in range(_CLIENTS)]
+    clients = [
+        subprocess.Popen([sys.executable, "-S", "-c", _CLIENT, top, str(count)], stdin=subprocess.PIPE)
+        for top in tops
+    ]
+    try:
+        end = time.monotonic() + _TIMEOUT_S
+        while not all(top.is_dir() for top in tops) and time.monotonic() < end:
+            time.sleep(0.01)
+        start = time.perf_counter()
+        for client in clients:
+            client.stdin.close()  # type: ignore[union-attr]
+        codes = [client.wait(_TIMEOUT_S) for client in clients]
+        taken = time.perf_counter() - start
+    finally:
+        for client in clients:
+            client.kill()
+            client.wait()
+    wanted = {f"{number:05}.new" for number in range(count)}
+    return taken, codes == [0] * _CLIENTS and all(set(os.listdir(top)) == wanted for top in tops)
 
 
 def _sqlite(site: Site, mode: str) -> tuple[float, bool]:
@@ -324,8 +396,11 @@ STEPS: Final[dict[str, Callable[[Site], tuple[float, bool]]]] = {
     "cp -a inside": copy,
     "rm -rf": remove,
     "creates of 4 KiB": create,
+    "stat, warm": stat,
     "open+read+close, warm": read,
-    "sequential write": stream,
+    "eight clients": crowd,
+    "sequential write": stream_write,
+    "sequential read, warm": stream_read,
     "SQLite transactions, WAL": sqlite_wal,
     "SQLite transactions, DELETE": sqlite_delete,
     "pip install of a wheel": pip_install,

@@ -17,10 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.bench.figures import Figure
-from tests.bench.grounds import NATIVE, OURS, Ground, grounds
+from tests.bench.grounds import NATIVE, OURS, PORTABLE, Ground, grounds
 from tests.bench.plan import Plan
 from tests.bench.published import EXCEPTED, FOR_ORIENTATION, TABLE, TO_BEAT
 from tests.bench.steps import STEPS, Site, make_kit
+from tests.bench.targets import TARGETS
 
 
 @dataclass(slots=True)
@@ -44,10 +45,12 @@ class Workload:
     survives: dict[str, str]
     cells: dict[str, dict[str, Cell]]
 
-    def ratios(self, step: str, name: str = OURS) -> list[float]:
-        """Seconds against the native filesystem's of the same round."""
-        ours, native = self.cells[step][name], self.cells[step][NATIVE]
-        return [a / b for a, b in zip(ours.seconds, native.seconds, strict=False)]
+    def ratios(self, step: str, name: str = OURS, other: str = NATIVE) -> list[float]:
+        """Seconds against another filesystem's (the native one's) of the same round; [] where one has none."""
+        cells = self.cells[step]
+        if name not in cells or other not in cells:
+            return []
+        return [a / b for a, b in zip(cells[name].seconds, cells[other].seconds, strict=False)]
 
 
 def run(plan: Plan) -> Workload:
@@ -67,7 +70,7 @@ def run(plan: Plan) -> Workload:
                     sites[ground.name] = Site(_fresh(ground, number), kit)
                 except OSError:
                     # A peer that died in an earlier step (git kills some) sits out the rest.
-                    if ground.name in (OURS, NATIVE):
+                    if ground.name in (OURS, PORTABLE, NATIVE):
                         raise
                     turned.remove(ground)
             for step in STEPS:
@@ -103,26 +106,39 @@ def _take(step: str, ground: Ground, site: Site, cell: Cell) -> None:
 
 
 def figures(result: Workload) -> list[Figure]:
-    """One row a step: our median in seconds, and the comparisons as ratios to the native filesystem."""
-    rows: list[Figure] = []
-    for step, by_name in result.cells.items():
-        ours = by_name[OURS]
-        if not ours.seconds:
-            rows.append(Figure(f"{step}: {ours.error}", float("nan"), "s", "", None, (0, 0), "none", False))
-            continue
-        spread = (min(ours.seconds), max(ours.seconds))
-        rows.append(Figure(step, ours.median, "s", "", None, spread, result.survives[OURS], ours.right))
-        ratios = result.ratios(step)
+    """Two rows a step and transport: our median in seconds, and the comparison with what it is to reach."""
+    return [row for step in result.cells for name in (OURS, PORTABLE) for row in _rows(result, step, name)]
+
+
+def _rows(result: Workload, step: str, name: str) -> list[Figure]:
+    ours, survives = result.cells[step][name], result.survives[name]
+    title = step if name == OURS else f"{step} [{name}]"
+    if not ours.seconds:
+        return [Figure(f"{title}: {ours.error}", float("nan"), "s", "", None, (0, 0), "none", False)]
+    spread = (min(ours.seconds), max(ours.seconds))
+    rows = [Figure(title, ours.median, "s", "", None, spread, survives, ours.right)]
+    if name == OURS:
+        target = TARGETS.get(step)
+        if target is None:
+            return rows
+        peer, bound, against = target.peer, target.factor, f"against {target.peer}"
+    else:
         published = TABLE.get(step)
-        if published is None or not ratios:
-            continue
-        times = [published.others[name] for name in TO_BEAT]
+        if published is None or step in EXCEPTED:
+            return rows
+        times = [published.others[other] for other in TO_BEAT]
+        peer = NATIVE
         bound = min(value / published.native for value in times if value is not None)
+        against = f"against native, the best of {', '.join(TO_BEAT)} as target"
+    ratios = result.ratios(step, name, peer)
+    if ratios:
         ratio = statistics.median(ratios)
-        target, met = (f"< {bound:.3g}", ratio < bound) if step not in EXCEPTED else ("", None)
-        name = f"{step}, against native, the best of {', '.join(TO_BEAT)} as target"
+        met = ratio <= bound
         rows.append(
-            Figure(name, ratio, "x", target, met, (min(ratios), max(ratios)), result.survives[OURS], ours.right)
+            Figure(
+                *(f"{title}, {against}", ratio, "x", f"<= {bound:.3g}", met),
+                *((min(ratios), max(ratios)), survives, ours.right),
+            )
         )
     return rows
 
