@@ -19,10 +19,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from tests.bench import dedup, imports, lib_cas, lib_core, lib_store, machine, memory, mnt, restore, stall, workload
+from tests.bench import (
+    clients,
+    dedup,
+    imports,
+    lib_cas,
+    lib_core,
+    lib_store,
+    machine,
+    memory,
+    mnt,
+    restore,
+    stall,
+    workload,
+)
 from tests.bench.figures import Figure, table
 from tests.bench.grounds import PEERS
-from tests.bench.mounts import abort_all, time_limit
+from tests.bench.mounts import abort_all, time_limit, use_transport
 from tests.bench.plan import Plan
 
 _PART_S = 1800.0
@@ -34,6 +47,7 @@ PARTS: Final[dict[str, Callable[[Plan], list[Figure]]]] = {
     "store": lib_store.run,
     "dedup": dedup.run,
     "mnt": mnt.run,
+    "clients": clients.run,
     "restore": restore.run,
     "stall": stall.run,
     "imports": imports.run,
@@ -50,6 +64,7 @@ def _arguments(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--only", action="append", choices=names, metavar="NAME", help=", ".join(names))
     parser.add_argument("--rounds", type=int, help="repetitions of what is compared in pairs")
     parser.add_argument("--peers", help=f"of {', '.join(PEERS)}; comma separated; 'none': the native one alone")
+    parser.add_argument("--transport", choices=("kernel", "pyfuse3"), default="kernel", help="of all but workload")
     parser.add_argument("--dir", type=Path, help="directory to work in, on the filesystem to compare with")
     return parser.parse_args(words)
 
@@ -70,6 +85,7 @@ def _part(name: str, take: Callable[[], list[Figure]], limit_s: float, faults: l
 def main(words: list[str]) -> int:
     """Run what is asked for. The exit code."""
     arguments = _arguments(words)
+    use_transport(arguments.transport)
     base = arguments.dir or Path(__file__).resolve().parents[2]
     chosen = arguments.only or [*PARTS, WORKLOAD]
     peers = None
@@ -81,7 +97,12 @@ def main(words: list[str]) -> int:
     plan = make(directory, peers=peers, **rounds)
     faults: list[str] = []
     rows: list[Figure] = []
-    report: dict[str, object] = {"machine": machine.describe(directory), "short": plan.short, "rounds": plan.rounds}
+    report: dict[str, object] = {
+        "machine": machine.describe(directory),
+        "transport": arguments.transport,
+        "short": plan.short,
+        "rounds": plan.rounds,
+    }
     limit_s = _SHORT_PART_S if plan.short else _PART_S
     try:
         print(machine.text(machine.describe(directory)))

@@ -17,6 +17,17 @@ from pathlib import Path
 
 _TIMEOUT_S = 600
 _LIVE: list[Path] = []
+_TRANSPORT = ["kernel"]
+
+
+def transport() -> str:
+    """What mounts are served by that don't say."""
+    return _TRANSPORT[0]
+
+
+def use_transport(name: str) -> None:
+    """Serve mounts that don't say by this one: "kernel" or "pyfuse3"."""
+    _TRANSPORT[0] = name
 
 
 def heliosfs(*words: str | Path, check: bool = True) -> dict[str, object]:
@@ -49,9 +60,11 @@ class Mount:
 
     def start(self) -> None:
         """Mount; returns when live."""
-        options = ["-o", self.options] if self.options else []
+        given = self.options.split(",") if self.options else []
+        if not any(option.startswith("transport=") for option in given):
+            given.append(f"transport={transport()}")
         _LIVE.append(self.point)
-        heliosfs("mount", *options, self.store, self.point)
+        heliosfs("mount", "-o", ",".join(given), self.store, self.point)
 
     def close(self) -> None:
         """Unmount; by force if it must be."""

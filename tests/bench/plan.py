@@ -19,6 +19,7 @@ class Plan:
         dedup_branches: Forks where DECISIONS says 20.
         big_bytes: The file that a byte is changed in (64 MiB).
         stream_bytes: Of the sequential write (128 MiB).
+        shared_bytes: Of the file that all branches read (32 MiB).
         busy_bytes: What is compacted while others stat (200 MB).
         stall_s: How long an undisturbed run of stats lasts.
         loose_files: Files that are created and read one by one (1,000).
@@ -37,6 +38,7 @@ class Plan:
     dedup_branches: int
     big_bytes: int
     stream_bytes: int
+    shared_bytes: int
     busy_bytes: int
     stall_s: float
     loose_files: int
@@ -58,6 +60,7 @@ class Plan:
             dedup_branches=20,
             big_bytes=64 << 20,
             stream_bytes=128 << 20,
+            shared_bytes=32 << 20,
             busy_bytes=200_000_000,
             stall_s=10.0,
             loose_files=1000,
@@ -80,6 +83,7 @@ class Plan:
             dedup_branches=3,
             big_bytes=2 << 20,
             stream_bytes=4 << 20,
+            shared_bytes=1 << 20,
             busy_bytes=4_000_000,
             stall_s=0.5,
             loose_files=50,
