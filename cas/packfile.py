@@ -78,6 +78,19 @@ def pack_numbers(directory: Path) -> list[int]:
     return sorted(int(name[5:]) for name in names if name.startswith(_NAME) and name[5:].isdecimal())
 
 
+def pack_writer(directory: Path, pack: int) -> int | None:
+    """The number of the writer that made the pack; None where there is no whole header (yet)."""
+    try:
+        with pack_path(directory, pack).open("rb") as file:
+            header = file.read(PACK_HEADER_BYTES)
+    except FileNotFoundError:
+        return None
+    if len(header) < PACK_HEADER_BYTES or header[:8] != MAGIC:
+        return None
+    writer: int = _PACK_HEADER.unpack_from(header)[3]
+    return writer
+
+
 def pack_header(pack: int, writer: int, salt: bytes) -> bytes:
     """The first PACK_HEADER_BYTES of a pack."""
     header = _PACK_HEADER.pack(MAGIC, VERSION, pack, writer, salt)

@@ -49,6 +49,9 @@ class PackWriter:
     """Appends to packs of its own; several in one directory, in any processes, don't disturb each other.
 
     For one thread at a time. The first pack is made by the first append.
+
+    Attributes:
+        made: Numbers of the packs that it made.
     """
 
     __slots__ = (
@@ -64,6 +67,7 @@ class PackWriter:
         "_seed",
         "_unsynced",
         "_writer",
+        "made",
     )
 
     def __init__(
@@ -94,6 +98,7 @@ class PackWriter:
         self._new_name = False
         self._unsynced = False
         self._refusal: OSError | None = None
+        self.made: list[int] = []
 
     def append(self, id: ChunkId, frame: bytes) -> Place:
         """`append_many` of one."""
@@ -165,6 +170,11 @@ class PackWriter:
             self._fd = -1
             self._unsynced = False
 
+    def abandon(self) -> None:
+        """Release the descriptors without a sync: what was appended is of no use. Idempotent."""
+        self._unsynced = False
+        self.close()
+
     def _check(self) -> None:
         if self._refusal is not None:
             raise OSError(self._refusal.errno, "an earlier sync of these packs failed") from self._refusal
@@ -206,6 +216,7 @@ class PackWriter:
             os.close(fd)
             path.unlink()
             raise
+        self.made.append(pack)
         if self._fd >= 0:
             self._retired.append(self._fd)
         self._fd = fd

@@ -34,6 +34,7 @@ VERBS: dict[str, str] = {
     "stats": "stats",
     "fsck": "fsck",
     "scrub": "scrub",
+    "gc": "collecting",
     "export": "exporting",
     "doctor": "doctor",
     "completion": "completion",

@@ -16,6 +16,7 @@ from heliosfs.control.names import check_form, check_itself, check_new
 from heliosfs.control.snapshotroots import SnapshotRoots
 from heliosfs.core.errors import FsError
 from heliosfs.core.ids import Lsn, ViewNo
+from heliosfs.core.refs import FIRST_BRANCH
 from heliosfs.filesystem.types import BranchInfo, Caller, Outcome, SnapshotInfo
 
 LOG_LINES: Final = 10_000
@@ -218,6 +219,19 @@ class ScrubStatus:
 
     async def run(self, target: Target) -> Outcome:
         return _answer(target, target.fs.scrub_status(target.view))
+
+
+@dataclass(slots=True, frozen=True)
+class Collect:
+    """Free what nothing in the store reaches any more; or count it. For root and the owner of the first branch."""
+
+    dry_run: bool = False
+
+    async def run(self, target: Target) -> Outcome:
+        uid = target.caller.uid
+        if uid and target.fs.find_branch(FIRST_BRANCH).owner_uid != uid:
+            raise FsError(errno.EACCES, "only the store's owner or root may collect its garbage")
+        return _answer(target, (await target.fs.collect(dry_run=self.dry_run)).as_dict())
 
 
 @dataclass(slots=True, frozen=True)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from heliosfs.core.ids import NodeId, ViewNo
-from heliosfs.filesystem.types import Attributes, BranchInfo, Caller, Change, Entry, Outcome, SnapshotInfo
+from heliosfs.filesystem.types import Attributes, BranchInfo, Caller, Change, Entry, Outcome, Report, SnapshotInfo
 
 
 class Versions(Protocol):
@@ -47,3 +47,4 @@ class Versions(Protocol):
     def scrub_start(self, view: ViewNo, rate: int) -> dict[str, object]: ...
     def scrub_stop(self, view: ViewNo) -> dict[str, object]: ...
     def scrub_status(self, view: ViewNo) -> dict[str, object]: ...
+    async def collect(self, *, dry_run: bool = ...) -> Report: ...

@@ -14,6 +14,7 @@ from typing import Final
 from heliosfs.control.commands import (
     LOG_LINES,
     Checkpoint,
+    Collect,
     Command,
     Discard,
     ForgetSnapshot,
@@ -82,6 +83,7 @@ class Spec:
         arguments: (fewest, most).
         build: The command of its arguments and options.
         options: Those it understands; each takes a value.
+        flags: Those that take none.
     """
 
     words: tuple[bytes, ...]
@@ -90,6 +92,7 @@ class Spec:
     arguments: tuple[int, int]
     build: Callable[[list[bytes], dict[bytes, bytes]], Command]
     options: tuple[bytes, ...] = ()
+    flags: tuple[bytes, ...] = ()
     file: FileForm | None = None
     xattr: XattrForm | None = None
 
@@ -184,6 +187,14 @@ SPECS: Final = (
     Spec((b"scrub", b"start"), ScrubStart, "scrub start [--rate 50M]", (0, 0), _scrub_start, options=(b"--rate",)),
     Spec((b"scrub", b"stop"), ScrubStop, "scrub stop", (0, 0), lambda _, __: ScrubStop()),
     Spec((b"scrub", b"status"), ScrubStatus, "scrub status", (0, 0), lambda _, __: ScrubStatus()),
+    Spec(
+        (b"gc",),
+        Collect,
+        "gc [--dry-run]",
+        (0, 0),
+        lambda _, options: Collect(b"--dry-run" in options),
+        flags=(b"--dry-run",),
+    ),
     Spec((b"log",), Log, "log [-n N]", (0, 0), _log, options=(b"-n",)),
 )
 
@@ -219,7 +230,7 @@ def parse_words(words: Sequence[bytes]) -> Command:
         FsError: EINVAL unknown verb, wrong arguments, malformed name; ENAMETOOLONG.
     """
     spec = find_spec(words)
-    arguments, options = options_apart(words[len(spec.words) :], spec.options, spec.usage)
+    arguments, options = options_apart(words[len(spec.words) :], spec.options, spec.usage, spec.flags)
     fewest, most = spec.arguments
     if not fewest <= len(arguments) <= most:
         raise FsError(errno.EINVAL, f"usage: {spec.usage}")

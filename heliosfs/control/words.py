@@ -47,12 +47,13 @@ def one_line(data: bytes) -> bytes:
 
 
 def options_apart(
-    words: Sequence[bytes], known: Sequence[bytes], usage: str
+    words: Sequence[bytes], known: Sequence[bytes], usage: str, flags: Sequence[bytes] = ()
 ) -> tuple[list[bytes], dict[bytes, bytes]]:
     """Arguments, and the values of options: `-x V`, `--long V`, `--long=V`. All after `--` is argument.
 
     Args:
         known: Options that are understood; each takes a value and may come once.
+        flags: Options that take none; their value is b"".
         usage: For the reason in words.
 
     Raises:
@@ -66,6 +67,9 @@ def options_apart(
             arguments.extend(rest)
         elif word.startswith(b"-") and word != b"-":
             name, equals, value = word.partition(b"=") if word.startswith(b"--") else (word, b"", b"")
+            if name in flags and name not in options and not equals:
+                options[name] = b""
+                continue
             if name not in known or name in options:
                 raise FsError(errno.EINVAL, f"usage: {usage}")
             if not equals:

@@ -38,6 +38,7 @@ ORIGINAL_OWNER: Final = HIDDEN_XATTRS + b"owner"
 def apply_adopt(engine: Engine, record: Adopt, place: Placed) -> list[Difference]:
     """What differs from the tree before."""
     branch = engine.branches[record.view]
+    engine.logged_roots.append((Lsn(place.lsn), record.root))
     state = State.stored(record.root, record.files, record.size_bytes)
     found, made = _prepared(engine, record, branch, state)
     before = branch.head.freeze(Lsn(place.lsn + 1))

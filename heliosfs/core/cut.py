@@ -172,6 +172,9 @@ def changes_of(state: State, roots: dict[int, PageId]) -> tuple[PageId | None, l
 
 def finish(engine: Engine, cut: Cut, roots: dict[int, PageId]) -> None:
     """The cut is durable: let go of what it stored. O(branches + changes since the cut began)."""
+    engine.logged_roots = [logged for logged in engine.logged_roots if logged[0] >= cut.position]
+    for branch_cut in cut.branches:
+        branch_cut.branch.orphans_stored = bool(branch_cut.orphans)
     for state in cut.wanted:
         state.store(roots[id(state)])
     for snapshot in engine.touched_snapshots:

@@ -13,7 +13,7 @@ from typing import Protocol
 from heliosfs.core.diff import Difference
 from heliosfs.core.errors import FsError, StaleHandle
 from heliosfs.core.events import Event
-from heliosfs.core.ids import LEASE_INOS, ROOT_INO, BranchId, Ino, Lsn, SnapshotId, ViewNo
+from heliosfs.core.ids import LEASE_INOS, ROOT_INO, BranchId, Ino, Lsn, PageId, SnapshotId, ViewNo
 from heliosfs.core.inode import Inode
 from heliosfs.core.oplog import Record
 from heliosfs.core.radix import Pages
@@ -55,6 +55,8 @@ class Engine:
         unanswered: What requests under way have changed already, and what those had changed that a former
             daemon may not have answered; a cut carries it.
         requested: Versions that somebody waits for, to be stored by the next cut.
+        logged_roots: (position, root) of the trees that records since the last cut adopt: a replay needs them,
+            whatever became of them since.
         dropped_branches, dropped_snapshots: Whose stored refs are to be deleted.
     """
 
@@ -75,6 +77,7 @@ class Engine:
         self.touched_snapshots: set[Snapshot] = set()
         self.unanswered: Unanswered = {}
         self.requested: list[State] = []
+        self.logged_roots: list[tuple[Lsn, PageId]] = []
         self.dropped_branches: list[BranchId] = []
         self.dropped_snapshots: list[tuple[BranchId, SnapshotId]] = []
 

@@ -55,6 +55,7 @@ class Branch:
         snapshots: By name, oldest first; by_id: the same by number.
         latest: The snapshot that `latest` names, or None.
         orphans: Unlinked inodes that the kernel still knows (invariant 4); in no view's map.
+        orphans_stored: Whether the stored refs of the branch hold such inodes; they may be gone by now.
         generations: Directories that came back by a restore: number -> FUSE entry generation.
         next_ino, lease_end: The rest of the branch's lease of inode numbers.
     """
@@ -72,6 +73,7 @@ class Branch:
         "name",
         "next_ino",
         "orphans",
+        "orphans_stored",
         "parent",
         "snapshots",
         "uid",
@@ -102,6 +104,7 @@ class Branch:
         self.by_id: dict[SnapshotId, Snapshot] = {}
         self.latest: Snapshot | None = None
         self.orphans: dict[Ino, Inode] = {}
+        self.orphans_stored = False
         self.generations: dict[Ino, int] = {}
         self.next_ino = Ino(0)
         self.lease_end = Ino(0)

@@ -22,6 +22,7 @@ from heliosfs.core.view import State
 from heliosfs.filesystem.observing import Observing
 from heliosfs.filesystem.types import Caller, Outcome
 from heliosfs.storage.breath import Breath
+from heliosfs.storage.collecting.claims import Claim
 from heliosfs.storage.pagestore import PageStore
 from heliosfs.storage.pagewriter import PageWriter
 
@@ -50,11 +51,16 @@ class Adopting(Observing):
         by the nodes must be stored. Changes made to the branch meanwhile are in the safety snapshot alone.
         Raises OSError: the tree cannot be stored; nothing has changed.
         """
+        with self.pool.claims.claim() as claim:
+            return await self._adopt(view, nodes, caller, claim)
+
+    async def _adopt(self, view: ViewNo, nodes: Sequence[ImportedNode], caller: Caller, claim: Claim) -> Outcome:
         branch = self.engine.writable(view)
         now = self.now()
         first = self.engine.next_ino
         self.engine.next_ino = first_free_lease(Ino(first + len(nodes)))
         before = branch.head.freeze(Lsn(self.log.end))
+        claim.hold(before)
         builder = TreeBuilder(before, nodes, first, now, self.engine.pages)
         await self._store_base(before)
         breath = Breath()

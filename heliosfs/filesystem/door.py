@@ -22,6 +22,7 @@ from heliosfs.core.ids import Lsn, PageId
 from heliosfs.core.oplog import Record, Write
 from heliosfs.core.unanswered import Applied
 from heliosfs.storage.breath import Breath
+from heliosfs.storage.collecting.reads import ReadsUnderWay
 from heliosfs.storage.log import GroupCommit, Log, Place
 from heliosfs.storage.pagestore import PageCache
 from heliosfs.storage.persist import Persister
@@ -40,13 +41,20 @@ class Door:
     """The engine behind its log."""
 
     def __init__(
-        self, engine: Engine, log: Log, commit: GroupCommit, cache: PageCache, persister: Persister
+        self,
+        engine: Engine,
+        log: Log,
+        commit: GroupCommit,
+        cache: PageCache,
+        persister: Persister,
+        reads: ReadsUnderWay,
     ) -> None:
         self.engine = engine
         self.log = log
         self.commit = commit
         self.cache = cache
         self.persister = persister
+        self.reads = reads
         self._loading: dict[PageId, trio.Event] = {}
 
     def now(self) -> int:
@@ -85,6 +93,10 @@ class Door:
 
     async def load(self, ids: tuple[PageId, ...]) -> None:
         """Bring pages into the cache; each is read once however many wait. Raises Damaged."""
+        with self.reads.read():
+            await self._load(ids)
+
+    async def _load(self, ids: tuple[PageId, ...]) -> None:
         others = [event for page_id in ids if (event := self._loading.get(page_id)) is not None]
         mine = [page_id for page_id in ids if page_id not in self._loading]
         for page_id in mine:

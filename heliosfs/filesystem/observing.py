@@ -15,6 +15,8 @@ from heliosfs.core.ids import ViewNo
 from heliosfs.filesystem.versions import VersionOperations
 from heliosfs.storage import refstore
 from heliosfs.storage.checking.scrubber import Scrubber
+from heliosfs.storage.collecting.collector import Collector
+from heliosfs.storage.collecting.report import Report
 from heliosfs.storage.workers import WorkerPool
 
 
@@ -27,6 +29,11 @@ class Observing(VersionOperations):
     pool: WorkerPool
     options: dict[str, object]
     scrubber: Scrubber
+    collector: Collector
+
+    async def collect(self, *, dry_run: bool = False) -> Report:
+        """Free what nothing reaches. Raises Damaged, OSError."""
+        return await self.collector.collect(dry_run=dry_run)
 
     def oplog(self, view: ViewNo | None, limit: int) -> list[dict[str, object]]:
         """The newest `limit` lines of the operation log, oldest first; of one branch and those below it.

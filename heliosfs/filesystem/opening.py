@@ -25,6 +25,9 @@ from heliosfs.filesystem.continuing import Continuation
 from heliosfs.storage import refstore
 from heliosfs.storage.backing import BackingFiles
 from heliosfs.storage.checking.scrubber import Scrubber
+from heliosfs.storage.collecting.claims import Claims
+from heliosfs.storage.collecting.collector import Collector
+from heliosfs.storage.collecting.reads import ReadsUnderWay
 from heliosfs.storage.layout import StoreLayout
 from heliosfs.storage.log import GroupCommit, Log, Place
 from heliosfs.storage.pagestore import PageCache, PageStore
@@ -113,7 +116,9 @@ async def open_filesystem(
 def _assemble(layout: StoreLayout, options: StoreOptions, continuation: Continuation) -> Filesystem:
     began = time.perf_counter()
     db = layout.open_db()
-    page_store = PageStore(db)
+    claims = Claims()
+    reads = ReadsUnderWay()
+    page_store = PageStore(db, claims)
     cache = PageCache(page_store, options.memory // 2)
     engine = Engine(cache)
     stored = refstore.load(db, engine)
@@ -143,20 +148,35 @@ def _assemble(layout: StoreLayout, options: StoreOptions, continuation: Continua
     continuation.finish(engine)
     index = ChunkIndex(db)
     commit = GroupCommit(log)
-    pool = WorkerPool(layout.packs_dir, index)
+    pool = WorkerPool(layout.packs_dir, index, claims=claims)
     fs = Filesystem(
         engine,
         log,
         commit,
         cache,
-        Persister(engine, log, commit, db, page_store, cache, index, pool, start),
+        Persister(engine, log, commit, db, page_store, cache, index, pool, reads, start),
+        reads,
     )
     fs.db = db
     fs.index = index
     fs.pool = pool
     fs.page_store = page_store
     fs.chunks = ChunkCache(options.memory - options.memory // 2)
-    fs.reader = Reader(log, index, PackReader(layout.packs_dir), fs.chunks)
+    fs.reader = Reader(log, index, PackReader(layout.packs_dir), fs.chunks, reads)
+    fs.collector = Collector(
+        engine,
+        log,
+        db,
+        layout.db_dir,
+        layout.packs_dir,
+        fs.persister,
+        page_store,
+        cache,
+        index,
+        pool,
+        reads,
+        fs.reader,
+    )
     fs.backings = BackingFiles(layout.backing_dir, fs.reader, options.backing)
     fs.backings.start()
     fs.store_path = layout.path

@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 from heliosfs.core.attributes import SetAttr
 from heliosfs.core.diff import Change
 from heliosfs.core.ids import Lsn, NodeId, ViewNo
+from heliosfs.storage.collecting.report import Report
 
 __all__ = [
     "Attributes",
@@ -18,6 +19,7 @@ __all__ = [
     "Entry",
     "Invalidator",
     "Outcome",
+    "Report",
     "SetAttr",
     "SnapshotInfo",
     "StatFs",

@@ -121,6 +121,11 @@ class BackingFiles:
             None: the disk or the budget has no room, a chunk cannot be read, or a large content was asked for
             the first time. Whoever reads it through the filesystem then learns of damage.
         """
+        # The plan names chunks: they stay until this is through.
+        with self._reader.under_way.read():
+            return await self._take(plan)
+
+    async def _take(self, plan: BackingPlan) -> BackingFile | None:
         while (event := self._making.get(plan.key)) is not None:
             await event.wait()
         file = self._kept.get(plan.key)

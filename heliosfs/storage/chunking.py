@@ -18,6 +18,7 @@ from heliosfs.core.inode import Inode
 from heliosfs.core.radix import Tree
 from heliosfs.core.recut import Cutting, Region, RunPlan
 from heliosfs.storage.breath import Breath
+from heliosfs.storage.collecting.reads import ReadsUnderWay
 from heliosfs.storage.log import Log
 from heliosfs.storage.pagestore import PageCache
 from heliosfs.storage.workers import ChunkSource, CutRun, LogSource, WorkerPool
@@ -31,11 +32,14 @@ _Cut = tuple[int, Region]
 class FileCutter:
     """Makes the stored form of file contents."""
 
-    def __init__(self, log: Log, index: ChunkIndex, cache: PageCache, pool: WorkerPool) -> None:
+    def __init__(
+        self, log: Log, index: ChunkIndex, cache: PageCache, pool: WorkerPool, reads: ReadsUnderWay
+    ) -> None:
         self._log = log
         self._index = index
         self._cache = cache
         self._pool = pool
+        self._reads = reads
 
     async def canonical(self, inodes: list[Inode], moves: _Moves, breath: Breath) -> dict[int, Tree]:
         """The canonical extents of each file that has to be cut, by id() of the inode; adds to `moves`.
@@ -111,10 +115,14 @@ class FileCutter:
             raise errors[0]
 
     async def _job(self, batch: list[_Cut], results: dict[tuple[int, int], Cutting]) -> None:
-        runs = [
-            CutRun(tuple(self._source(*source) for source in region.sources), region.resync) for _, region in batch
-        ]
-        for (key, region), result in zip(batch, await self._pool.cut_runs(runs), strict=True):
+        # The worker reads at places that are looked up here.
+        with self._reads.read():
+            runs = [
+                CutRun(tuple(self._source(*source) for source in region.sources), region.resync)
+                for _, region in batch
+            ]
+            cut = await self._pool.cut_runs(runs)
+        for (key, region), result in zip(batch, cut, strict=True):
             results[key, region.offset] = Cutting(result.pieces, result.consumed)
 
     def _source(self, source: Source, start: int, length: int) -> LogSource | ChunkSource:

@@ -3,14 +3,16 @@
 Every page is verified against its id when it is loaded (invariant 6). The cache gives nodes to the core:
 a page that is not there raises NeedPages, so that the shell loads it off the loop, except inside
 `blocking()`, where it is loaded at once (a replay, and the rare page that only `apply` finds it needs).
-Must not know: what the pages mean.
+A page that was staged is as good as stored: it stays in memory until a write took it, whatever failed in between,
+for the nodes that have its id are not encoded again. Must not know: what the pages mean.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import Final
 
 from rocksdict import Rdict, WriteBatch
@@ -21,6 +23,7 @@ from heliosfs.core import pages
 from heliosfs.core.errors import Damaged, NeedPages
 from heliosfs.core.ids import PageId
 from heliosfs.core.radix import Node
+from heliosfs.storage.collecting.claims import Claims
 
 PREFIX: Final = b"p"
 BATCH: Final = 100
@@ -32,13 +35,18 @@ _KEEP: Final = 64
 
 
 class PageStore:
-    """Encoded pages by id. Reads may be made from any thread."""
+    """Encoded pages by id. Reads may be made from any thread, all else on the loop's."""
 
-    def __init__(self, db: Rdict) -> None:
+    def __init__(self, db: Rdict, claims: Claims | None = None) -> None:
         self._db = db
+        self._claims = claims or Claims()
+        self._staged: dict[PageId, bytes] = {}
 
     def load(self, page_id: PageId) -> bytes:
         """The verified encoding of a page. Raises Damaged (EIO) when it is missing or wrong. Blocks."""
+        staged = self._staged.get(page_id)
+        if staged is not None:
+            return staged
         try:
             frame = self._db.get(PREFIX + page_id)
         except Exception as error:
@@ -56,18 +64,41 @@ class PageStore:
 
     def has(self, page_id: PageId) -> bool:
         """Whether it is stored. 0.7 us."""
-        return bool(self._db.get(PREFIX + page_id) is not None)
+        return page_id in self._staged or bool(self._db.get(PREFIX + page_id) is not None)
 
-    def put(self, batch: Sequence[tuple[PageId, bytes]]) -> int:
-        """Store up to BATCH encoded pages, unsynced. Returns the bytes stored."""
+    def stage(self, page_id: PageId, encoded: bytes) -> bool:
+        """A page to be stored by the next `flush`; it can be loaded at once. Whether BATCH of them wait."""
+        self._claims.pages((page_id,))
+        self._staged[page_id] = encoded
+        return len(self._staged) >= BATCH
+
+    def flush(self) -> tuple[int, int]:
+        """Store what is staged, unsynced: (pages, bytes of their frames). OSError: those left stay staged."""
+        pages_stored = stored = 0
+        while self._staged:
+            batch = list(islice(self._staged.items(), BATCH))
+            writes = WriteBatch(raw_mode=True)
+            for page_id, encoded in batch:
+                frame = codec.encode(encoded)
+                stored += len(frame)
+                writes.put(PREFIX + page_id, frame)
+            database.write(self._db, writes)
+            for page_id, _ in batch:
+                del self._staged[page_id]
+            pages_stored += len(batch)
+        return pages_stored, stored
+
+    def ids(self) -> Iterator[tuple[PageId, int]]:
+        """Every page in the database with the length of its frame, in order of ids. 8 us each. OSError: damage."""
+        for key, frame in database.records(self._db, PREFIX):
+            yield PageId(key[len(PREFIX) :]), len(frame)
+
+    def delete(self, page_ids: Iterable[PageId]) -> None:
+        """Delete at most BATCH pages that nothing reaches, unsynced. Raises OSError: none is deleted."""
         writes = WriteBatch(raw_mode=True)
-        stored = 0
-        for page_id, encoded in batch:
-            frame = codec.encode(encoded)
-            stored += len(frame)
-            writes.put(PREFIX + page_id, frame)
+        for page_id in page_ids:
+            writes.delete(PREFIX + page_id)
         database.write(self._db, writes)
-        return stored
 
 
 class PageCache:
@@ -122,6 +153,12 @@ class PageCache:
             _, (_, dropped) = nodes.popitem(last=False)
             self.used_bytes -= dropped
             self.evictions += 1
+
+    def discard(self, page_id: PageId) -> None:
+        """Drop a page if it is kept."""
+        dropped = self._nodes.pop(page_id, None)
+        if dropped is not None:
+            self.used_bytes -= dropped[1]
 
     def load(self, page_id: PageId) -> bytes:
         """The encoding from the store, for a thread; pass it to `add` on the loop."""

@@ -7,7 +7,7 @@ from heliosfs.core.ids import PageId
 from heliosfs.core.inode import Inode
 from heliosfs.core.radix import Branch, Leaf, Node
 from heliosfs.storage.breath import Breath
-from heliosfs.storage.pagestore import BATCH, PageCache, PageStore
+from heliosfs.storage.pagestore import PageCache, PageStore
 
 
 class PageWriter:
@@ -17,7 +17,6 @@ class PageWriter:
         self._store = store
         self._cache = cache
         self._breath = breath
-        self._batch: list[tuple[PageId, bytes]] = []
         self.pages = 0
         self.stored_bytes = 0
 
@@ -35,9 +34,10 @@ class PageWriter:
         encoded = page_format.encode(node)
         page_id = page_format.page_id(encoded)
         node.stored = page_id
-        self._batch.append((page_id, encoded))
+        # Staged in the turn in which the node gets its id: a node with an id is never written again.
+        full = self._store.stage(page_id, encoded)
         self._cache.keep(page_id, node, len(encoded))
-        if len(self._batch) >= BATCH:
+        if full:
             self.flush()
         await self._breath.take()
         return page_id
@@ -53,7 +53,6 @@ class PageWriter:
 
     def flush(self) -> None:
         """Hand what is gathered to the page store, unsynced."""
-        if self._batch:
-            self.stored_bytes += self._store.put(self._batch)
-            self.pages += len(self._batch)
-            self._batch = []
+        pages, stored_bytes = self._store.flush()
+        self.pages += pages
+        self.stored_bytes += stored_bytes

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Final
 
 import trio
@@ -30,6 +31,7 @@ from heliosfs.core.radix import Tree
 from heliosfs.storage import refstore
 from heliosfs.storage.breath import Breath
 from heliosfs.storage.chunking import FileCutter
+from heliosfs.storage.collecting.reads import ReadsUnderWay
 from heliosfs.storage.log import GroupCommit, Log
 from heliosfs.storage.pagestore import PageCache, PageStore
 from heliosfs.storage.pagewriter import PageWriter
@@ -62,6 +64,7 @@ class Persister:
         cache: PageCache,
         index: ChunkIndex,
         pool: WorkerPool,
+        reads: ReadsUnderWay,
         persisted: Lsn,
     ) -> None:
         self._engine = engine
@@ -71,7 +74,7 @@ class Persister:
         self._store = store
         self._cache = cache
         self._pool = pool
-        self._cutter = FileCutter(log, index, cache, pool)
+        self._cutter = FileCutter(log, index, cache, pool, reads)
         self._lock = trio.Lock()
         self._wanted = trio.Event()
         self.persisted = persisted
@@ -141,29 +144,43 @@ class Persister:
 
     # --- how -----------------------------------------------------------------------------------------
 
+    @asynccontextmanager
+    async def between_cuts(self) -> AsyncIterator[None]:
+        """Inside the `async with`, no cut is under way; one that is, is waited for."""
+        async with self._lock:
+            yield
+
+    async def cut(self) -> None:
+        """`persist`, for who holds `between_cuts`."""
+        with self._pool.claims.claim():
+            await self._persist()
+
     async def persist(self, unless_past: Lsn | None = None) -> None:
         """Make a cut and commit it. Raises OSError (disk), Damaged (unreadable data); state stays whole."""
         async with self._lock:
             if unless_past is not None and self.persisted >= unless_past:
                 return
-            began = time.perf_counter()
-            cut = cuts.begin(self._engine, self._log.end)
-            self.storing_events = cut.events
-            try:
-                roots = await self._carry_out(cut)
-            except BaseException as error:
-                cuts.undo(self._engine, cut)
-                self.failed = error
-                raise
-            finally:
-                self.storing_events = []
-            await self._move(cut)
-            cuts.finish(self._engine, cut, roots)
-            self._log.release(cut.position)
-            self.persisted = cut.position
-            self.failed = None
-            self.cuts += 1
-            self.last_seconds = time.perf_counter() - began
+            await self.cut()
+
+    async def _persist(self) -> None:
+        began = time.perf_counter()
+        cut = cuts.begin(self._engine, self._log.end)
+        self.storing_events = cut.events
+        try:
+            roots = await self._carry_out(cut)
+        except BaseException as error:
+            cuts.undo(self._engine, cut)
+            self.failed = error
+            raise
+        finally:
+            self.storing_events = []
+        await self._move(cut)
+        cuts.finish(self._engine, cut, roots)
+        self._log.release(cut.position)
+        self.persisted = cut.position
+        self.failed = None
+        self.cuts += 1
+        self.last_seconds = time.perf_counter() - began
 
     async def _carry_out(self, cut: Cut) -> dict[int, PageId]:
         breath = Breath()

@@ -6,7 +6,7 @@ views, the kernel.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import trio
@@ -18,6 +18,7 @@ from cas.index import ChunkIndex
 from cas.packs import PackReader
 from heliosfs.core.errors import Damaged
 from heliosfs.core.extent import ChunkRef, LogData, Piece, locate
+from heliosfs.storage.collecting.reads import ReadsUnderWay
 from heliosfs.storage.errors import LifeReleased
 from heliosfs.storage.log import Log
 
@@ -29,14 +30,18 @@ class Reader:
     """Performs read plans.
 
     Attributes:
+        under_way: Reads that have suspended.
         cold_reads: How many times a thread had to fetch something.
     """
 
-    def __init__(self, log: Log, index: ChunkIndex, packs: PackReader, cache: ChunkCache) -> None:
+    def __init__(
+        self, log: Log, index: ChunkIndex, packs: PackReader, cache: ChunkCache, under_way: ReadsUnderWay
+    ) -> None:
         self._log = log
         self._index = index
         self._packs = packs
         self._cache = cache
+        self.under_way = under_way
         self._first_own_life = log.current_life
         self._loading: dict[ChunkId, trio.Event] = {}
         self.cold_reads = 0
@@ -65,12 +70,13 @@ class Reader:
         data = self.at_hand(plan)
         if data is not None:
             return data
-        while True:
-            try:
-                return await self._read_parts(plan)
-            except LifeReleased:
-                # A cut was committed while this read waited for something: its log data are chunks by now.
-                continue
+        with self.under_way.read():
+            while True:
+                try:
+                    return await self._read_parts(plan)
+                except LifeReleased:
+                    # A cut was committed while this read waited for something: its log data are chunks by now.
+                    continue
 
     async def _read_parts(self, plan: Sequence[Piece]) -> bytes:
         parts: list[tuple[LogData | ChunkRef | None, int, int]] = []
@@ -168,6 +174,11 @@ class Reader:
     def chunk(self, id_: ChunkId) -> bytes:
         """One chunk, read and verified past the cache. For threads; blocks. Raises Damaged."""
         return self._load([id_])[id_]
+
+    def forget_packs(self, packs: Iterable[int]) -> None:
+        """These packs were removed: let go of their descriptors."""
+        for pack in packs:
+            self._packs.forget(pack)
 
     def close(self) -> None:
         """Close the packs."""

@@ -15,7 +15,7 @@ import trio
 
 from heliosfs.core.errors import FsError, StaleHandle
 from heliosfs.core.ids import INO_MASK, ROOT_INO, Ino, Lsn, NodeId, ViewNo, node_id, view_of
-from heliosfs.filesystem.types import Attributes, BranchInfo, Caller, Change, Entry, Outcome, SnapshotInfo
+from heliosfs.filesystem.types import Attributes, BranchInfo, Caller, Change, Entry, Outcome, Report, SnapshotInfo
 
 ROOT_USER = Caller(0, 0, 1)
 ALICE = Caller(1000, 1000, 2)
@@ -340,3 +340,7 @@ class FakeFilesystem:
 
     def stats(self) -> dict[str, object]:
         return {"cache": {"hits": 7}}
+
+    async def collect(self, *, dry_run: bool = False) -> Report:
+        self.calls.append(("collect", dry_run))
+        return Report(dry_run, 5, freed_chunks=3)

@@ -17,6 +17,7 @@ from typing import Final
 import trio
 
 from cas.digest import ChunkId
+from cas.packfile import pack_numbers, pack_writer
 from heliosfs.storage.workers import protocol
 from heliosfs.storage.workers.handle import Worker
 from heliosfs.storage.workers.jobs import WorkerLost
@@ -50,6 +51,8 @@ class Crew:
         self._deliveries = trio.lowlevel.ParkingLot()
         self._started = 0
         self._sync_lock = trio.Lock()
+        # Of processes that are gone: all that is in them is indexed, or garbage.
+        self._inherited = frozenset(pack_numbers(packs))
         self._failure: OSError | None = None
         self._closed = False
 
@@ -117,7 +120,11 @@ class Crew:
         try:
             await worker.send(kind, body)
             while True:
-                patience = _SYNC_SECONDS if worker.sync_sent or kind == protocol.SYNC else self._deadline_seconds
+                patience = (
+                    _SYNC_SECONDS
+                    if worker.sync_sent or kind in (protocol.SYNC, protocol.ROLL)
+                    else self._deadline_seconds
+                )
                 what, message = await worker.receive(patience)
                 if what == done or what == protocol.FAILED:
                     while worker.sync_sent:
@@ -169,6 +176,36 @@ class Crew:
                 raise
             await self._ledger.index_synced()
             self.syncs += 1
+
+    async def roll(self) -> None:
+        """Have every worker that is free leave its pack, so that it can be collected. Raises OSError."""
+        for worker in list(self._free):
+            if worker.account.pack and worker in self._free:
+                self._free.remove(worker)
+                try:
+                    message = await self.converse(worker, protocol.ROLL, b"", protocol.SYNCED, set())
+                except WorkerLost:
+                    continue
+                worker.account.pack = 0
+                self._note_sync(worker, protocol.SYNCED, message)
+        self.check()
+
+    def complete_packs(self) -> set[int]:
+        """Packs that nobody appends to any more and of which everything is told: indexed, or garbage.
+
+        Lists the directory and reads the headers of packs made since the start: 20 us each.
+        """
+        writing = {worker.account.pack for worker in self._workers}
+        # What a busy worker has written it may not have told yet.
+        busy = {worker.number for worker in self._workers if worker not in self._free}
+        found = set()
+        for pack in pack_numbers(self._packs):
+            if pack not in self._inherited:
+                writer = pack_writer(self._packs, pack)
+                if writer is None or writer in busy or pack in writing:
+                    continue
+            found.add(pack)
+        return found - self._ledger.waiting_packs()
 
     async def close(self) -> None:
         """End all processes. What was not synced is not in the index and means nothing. Idempotent."""

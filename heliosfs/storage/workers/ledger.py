@@ -20,19 +20,25 @@ import trio
 from cas.digest import ChunkId
 from cas.index import ChunkIndex
 from cas.packfile import Stored, pack_path
+from heliosfs.storage.collecting.claims import Claims
 
 _INDEX_BATCH: Final = 99
 """Records that go in with the index's own sums in one batch: it holds the interpreter lock 0.1 ms."""
 
 
 class Account:
-    """What one worker process is storing and has stored since its last sync."""
+    """What one worker process is storing and has stored since its last sync.
 
-    __slots__ = ("storing", "unsynced")
+    Attributes:
+        pack: The one that it appends to, as far as it has told; 0 for none.
+    """
+
+    __slots__ = ("pack", "storing", "unsynced")
 
     def __init__(self) -> None:
         self.storing: set[ChunkId] = set()
         self.unsynced: list[Stored] = []
+        self.pack = 0
 
 
 class Ledger:
@@ -41,9 +47,11 @@ class Ledger:
     Attributes:
         asked, new: Chunks that workers had, and those of them that were stored.
         new_raw_bytes, new_stored_bytes: Of the latter, decoded and as frames.
+        claims: Told of every chunk that a worker asked about.
     """
 
-    def __init__(self, packs: Path, index: ChunkIndex) -> None:
+    def __init__(self, packs: Path, index: ChunkIndex, claims: Claims) -> None:
+        self.claims = claims
         self._packs = packs
         self._index = index
         self._storing: dict[ChunkId, Account] = {}
@@ -61,6 +69,8 @@ class Ledger:
         Adds to `borrowed` what another worker is storing: it is not there yet.
         """
         self.asked += len(ids)
+        # In the turn of the answer: a collection deletes no index record between the two.
+        self.claims.chunks(ids)
         waiting, storing = self._waiting, self._storing
         answer = bytearray(len(ids))
         for at, (id_, known) in enumerate(zip(ids, self._index.has_many(ids), strict=True)):
@@ -83,6 +93,8 @@ class Ledger:
             self.new_stored_bytes += entry.place.length
         account.storing.difference_update([entry.id for entry in entries])
         account.unsynced += entries
+        if entries:
+            account.pack = entries[-1].place.pack
         self.new += len(entries)
 
     def give_up(self, account: Account) -> None:
@@ -120,6 +132,10 @@ class Ledger:
     def waiting(self) -> int:
         """How many chunks wait for a sync."""
         return len(self._waiting)
+
+    def waiting_packs(self) -> set[int]:
+        """Packs with chunks that are in no index record yet. O(waiting)."""
+        return {entry.place.pack for entry in self._waiting.values()}
 
     async def sync_orphans(self) -> None:
         """Sync the packs that lost workers left behind, in a thread. Raises OSError."""

@@ -20,6 +20,7 @@ from cas.digest import ChunkId
 from cas.index import ChunkIndex
 from cas.packs import Stored
 from heliosfs.core.errors import Damaged
+from heliosfs.storage.collecting.claims import Claims
 from heliosfs.storage.workers import protocol
 from heliosfs.storage.workers.crew import Crew
 from heliosfs.storage.workers.jobs import (
@@ -42,6 +43,7 @@ TRIES: Final = 3
 DEADLINE_SECONDS: Final = 60.0
 """A worker with a job says something at least every 8 MiB; after this long without a word it is replaced."""
 
+_COPY_STEP: Final = 512
 _WAITING_MAX: Final = 16384
 """Chunks that may wait for a sync, at 0.4 KiB of memory each; then one happens by itself."""
 
@@ -88,6 +90,7 @@ class WorkerPool:
         packs: Path,
         index: ChunkIndex,
         *,
+        claims: Claims | None = None,
         count: int | None = None,
         deadline_seconds: float = DEADLINE_SECONDS,
     ) -> None:
@@ -96,11 +99,13 @@ class WorkerPool:
         Args:
             packs: Existing directory, beside nothing that may be imported: its parent is skipped by scans.
             index: Told of new chunks by `sync`.
+            claims: Told of every chunk that a worker asks about.
             count: Processes; by default one a core, at most MAX_WORKERS.
             deadline_seconds: Silence after which a worker that has a job counts as hung.
         """
         self.count = count or min(os.cpu_count() or 1, MAX_WORKERS)
-        self._ledger = Ledger(packs, index)
+        self.claims = claims or Claims()
+        self._ledger = Ledger(packs, index, self.claims)
         self._crew = Crew(packs, self._ledger, self.count, deadline_seconds)
         self._stats = PoolStats()
 
@@ -160,6 +165,29 @@ class WorkerPool:
         worker = await self._crew.take()
         await self._crew.converse(worker, protocol.SCAN, directory, protocol.SCAN_DONE, set(), each)
         self._stats.jobs += 1
+
+    async def copy_chunks(self, entries: Sequence[Stored]) -> list[Stored]:
+        """Copy chunks into a new pack, each verified; where they lie there, synced. Damaged ones are left out.
+
+        The index is not told: that is the caller's. Raises OSError (ENOSPC, EIO): nothing is left behind.
+        """
+        parts: list[bytes] = []
+        for at in range(0, len(entries), _COPY_STEP):
+            parts.append(protocol.stored_body(entries[at : at + _COPY_STEP]))
+            await trio.lowlevel.checkpoint()
+        copied: list[Stored] = []
+        for part in protocol.read_places(await self._job(protocol.COPY, b"".join(parts), protocol.COPIED)):
+            copied += part
+            await trio.lowlevel.checkpoint()
+        return copied
+
+    async def roll(self) -> None:
+        """Have idle workers leave their packs, so that these are complete. Raises OSError."""
+        await self._crew.roll()
+
+    def complete_packs(self) -> set[int]:
+        """Packs to which nothing is added any more, in the index or to it. 20 us a pack."""
+        return self._crew.complete_packs()
 
     async def sync(self) -> None:
         """Return when everything stored by jobs that are done is durable in its pack, and in the index.

@@ -16,12 +16,14 @@ import select
 import signal
 import socket
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from cas.digest import ChunkId
 from cas.packs import PackReader, PackWriter, Stored
 from heliosfs.storage.workers import protocol
+from heliosfs.storage.workers.copying import copy_chunks
 from heliosfs.storage.workers.cutting import cut_run
 from heliosfs.storage.workers.files import store_file
 from heliosfs.storage.workers.jobs import CutResult, ScannedNode, ScanWarning, StoredFile
@@ -38,11 +40,13 @@ class _Gone(Exception):
 
 
 class _Worker:
-    __slots__ = ("_packs", "_reader", "_socket", "_store", "_writer")
+    __slots__ = ("_directory", "_number", "_packs", "_reader", "_socket", "_store", "_writer")
 
     def __init__(self, connection: socket.socket, packs: Path, number: int) -> None:
         self._socket = connection
         self._store = packs.parent
+        self._directory = packs
+        self._number = number
         self._writer = PackWriter(packs, number)
         self._packs = PackReader(packs)
         self._reader = SourceReader(self._packs)
@@ -53,6 +57,9 @@ class _Worker:
             kind, body = self._receive()
             if kind == protocol.SYNC:
                 self._sync()
+                continue
+            if kind == protocol.ROLL:
+                self._roll()
                 continue
             try:
                 self._do(kind, body)
@@ -68,6 +75,8 @@ class _Worker:
                 self._send(protocol.FAILED, protocol.failure(errno.EIO, f"{type(error).__name__}: {error}"))
             finally:
                 self._reader.forget()
+                # A pack that a collection removed gives its room back when nobody has it open any more.
+                self._packs.close()
 
     def _do(self, kind: int, body: bytes) -> None:
         if kind == protocol.CUT:
@@ -76,6 +85,10 @@ class _Worker:
             self._send(protocol.FILES_DONE, protocol.file_results_body(self._store_files(body)))
         elif kind == protocol.SCAN:
             self._scan(body)
+        elif kind == protocol.COPY:
+            entries = [entry for part in protocol.read_places(body) for entry in part]
+            copied = copy_chunks(self._directory, self._number, self._packs, entries)
+            self._send(protocol.COPIED, protocol.stored_body(copied))
         else:
             raise ValueError(f"a message of kind {kind}")
 
@@ -129,9 +142,13 @@ class _Worker:
     def _tell(self, entries: list[Stored]) -> None:
         self._send(protocol.STORED, protocol.stored_body(entries))
 
-    def _sync(self) -> None:
+    def _roll(self) -> None:
+        """Leave the present pack for good, synced; the next append makes another."""
+        self._sync(self._writer.close)
+
+    def _sync(self, sync: Callable[[], None] | None = None) -> None:
         try:
-            self._writer.sync()
+            (sync or self._writer.sync)()
         except OSError as error:
             answer = protocol.failure(error.errno or errno.EIO, error.strerror or str(error))
         else:

@@ -16,7 +16,7 @@ from heliosfs.cli.exits import CliError, Exit
 from heliosfs.cli.main import VERBS, cli
 from heliosfs.cli.main import main as run
 
-LATER = ["commit", "abort", "undo", "diff", "history", "metrics", "gc", "nonsense"]
+LATER = ["commit", "abort", "undo", "diff", "history", "metrics", "nonsense"]
 DOCS = Path(__file__).parents[3] / "docs"
 
 
