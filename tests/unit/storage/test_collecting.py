@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import trio
-import trio.testing
 
 from cas.digest import chunk_id
 from cas.packfile import pack_path
@@ -311,8 +310,11 @@ async def test_a_collection_during_an_adoption_keeps_its_pages(tmp_path: Path) -
                 nursery.start_soon(collect)
                 await fs.adopt(main_view(fs), nodes, ME)
             # The record alone names the tree: a replay needs it, though it was undone since.
-            await fs.forget_snapshot(main_view(fs), b"latest", ME)
-            await fs.restore(main_view(fs), fs.snapshots(main_view(fs))[-1].name, ME)
+            view = main_view(fs)
+            await fs.restore(view, fs.snapshots(view)[0].name, ME)
+            for snapshot in fs.snapshots(view):
+                await fs.forget_snapshot(view, snapshot.name, ME)
+            assert await content(fs, b"x") == b"before"
             fs.persister.dirty = lambda: False  # type: ignore[method-assign]
             await fs.collect()
             shutil.copytree(fs.store_path, tmp_path / f"killed-{turns}", ignore=shutil.ignore_patterns("lock"))
@@ -330,18 +332,23 @@ async def test_reads_under_way_are_waited_for(tmp_path: Path) -> None:
         await remove(fs, b"f")
         marked = trio.Event()
         fs.collector.on_step = lambda step: marked.set() if step == "marked" else None
-        done: list[int] = []
+        open_at: list[bool] = []
+        roll = fs.pool.roll
+        reading = True
 
-        async def collect() -> None:
-            done.append((await fs.collect()).freed_chunks)
+        async def observed() -> None:
+            # What follows the wait for reads.
+            open_at.append(reading)
+            await roll()
 
+        fs.pool.roll = observed  # type: ignore[method-assign]
         async with trio.open_nursery() as nursery:
             with fs.reads.read():
-                nursery.start_soon(collect)
+                nursery.start_soon(fs.collect)
                 await marked.wait()
-                await trio.testing.wait_all_tasks_blocked()
-                assert not done and fs.index.stats().chunks
-        assert done[0] > 0 and not fs.index.stats().chunks
+                await trio.lowlevel.checkpoint()
+                reading = False
+        assert open_at == [False] and not fs.index.stats().chunks
 
 
 async def test_a_damaged_chunk_keeps_its_pack(tmp_path: Path) -> None:
