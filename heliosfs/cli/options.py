@@ -80,9 +80,7 @@ def _control(name: str, value: str) -> bool:
 
 
 def _cache(name: str, value: str) -> str:
-    if _word(name, value, ("private", "shared")) == "shared":
-        raise _refuse(f"option {name}=shared: not on this transport", f"leave it out, or {name}=private")
-    return value
+    return _word(name, value, ("private", "shared"))
 
 
 def _transport(name: str, value: str) -> str:
@@ -128,4 +126,7 @@ def parse(groups: Iterable[str], *, sloppy: bool = False) -> MountOptions:
             taken[own[0]] = own[1](name, value)
         elif not sloppy:
             raise _refuse(f"unknown mount option {word}", "see heliosfs mount --help")
-    return MountOptions(flags=tuple(flags), **taken)
+    options = MountOptions(flags=tuple(flags), **taken)
+    if options.cache == "shared" and options.transport != "kernel":
+        raise _refuse("option cache=shared: not on this transport", "add transport=kernel, or leave it out")
+    return options

@@ -94,7 +94,9 @@ async def _serve(
             )
 
         make = session_class(options.transport)
-        session = make(fs, Registry(fs), make_control, branch.view, mountpoint, flags)
+        session = make(
+            *(fs, Registry(fs), make_control, branch.view, mountpoint, flags), shared=options.cache == "shared"
+        )
         server = Server(
             {**daemon_verbs(fs, session, mountpoint), **transfer_verbs(fs), **check_verbs(fs)},
             words_verb(fs, commands),

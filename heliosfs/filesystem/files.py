@@ -13,13 +13,13 @@ from functools import partial
 
 from heliosfs.core import directory
 from heliosfs.core.attributes import SetAttr
-from heliosfs.core.errors import FsError, StaleHandle
+from heliosfs.core.errors import FsError, NeedPages, StaleHandle
 from heliosfs.core.ids import INO_BITS, INO_MASK, ROOT_INO, Ino, Lsn, NodeId, ViewNo, node_id
 from heliosfs.core.inode import Inode
 from heliosfs.core.radix import LEAF_MAX, Tree
 from heliosfs.filesystem.immediate import Immediate
 from heliosfs.filesystem.types import Caller, Entry, StatFs
-from heliosfs.storage.backing import BackingFile, BackingFiles, BackingPlan
+from heliosfs.storage.backing import BackingFile, BackingFiles, BackingKey, BackingPlan
 from heliosfs.storage.breath import Breath
 
 
@@ -153,6 +153,14 @@ class FileOperations(Immediate):
         """
         plan = await self.settled(self._plan_backing, node)
         return await self.backings.take(plan) if plan is not None else None
+
+    def backing_key(self, node: NodeId) -> BackingKey | None:
+        """Names the content of a stored file, as its backing file's key does; None: it has none, or not at hand."""
+        try:
+            plan = self._plan_backing(node)
+        except NeedPages:
+            return None
+        return plan.key if plan is not None else None
 
     def _plan_backing(self, node: NodeId) -> BackingPlan | None:
         return self.backings.plan(self.try_getattr(node), self.engine.pages)

@@ -52,6 +52,8 @@ class MakeSession(Protocol):
         view: ViewNo,
         mountpoint: Path,
         options: set[str],
+        *,
+        shared: bool = False,
     ) -> Session: ...
 
 

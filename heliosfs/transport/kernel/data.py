@@ -9,30 +9,43 @@ from typing import Any
 
 from heliosfs.core.errors import NeedPages
 from heliosfs.core.extent import Piece
-from heliosfs.core.ids import NodeId
+from heliosfs.core.ids import NodeId, view_of
 from heliosfs.filesystem.door import NeedRoom
 from heliosfs.transport.kernel.handlers import Answer, Handlers, Header
-from heliosfs.transport.kernel.wire import BODY, WRITE_KILL_SUIDGID, WRITE_OUT, Layouts
+from heliosfs.transport.kernel.wire import BODY, FOPEN_KEEP_CACHE, OPEN_OUT, WRITE_KILL_SUIDGID, WRITE_OUT, Layouts
 from heliosfs.transport.requests import is_control
 
+_WRITING = os.O_WRONLY | os.O_RDWR
+_OPENED = OPEN_OUT.pack(0, FOPEN_KEEP_CACHE, 0)
 _WRITE_AT = BODY + Layouts.WRITE.size
 _unpack_read = Layouts.READ.unpack_from
 _unpack_write = Layouts.WRITE.unpack_from
 
 
 class DataHandlers(Handlers):
-    """Requests carry the node, so nothing is kept between them."""
+    """Requests carry the node, so nothing is kept between them, but for what `cache=shared` keeps."""
 
-    def open(self, head: Header, view: memoryview, end: int) -> Answer:
-        """ENOSYS: open files hold nothing here, and the kernel need not ask again."""
-        return -errno.ENOSYS
+    def open(self, head: Header, view: memoryview, end: int) -> Answer | Coroutine[Any, Any, Answer]:
+        """ENOSYS: open files hold nothing here, and the kernel need not ask again. `cache=shared`: how to read."""
+        sharing = self.sharing
+        if sharing is None:
+            return -errno.ENOSYS
+        node = self.node(head[3])
+        flags: int = Layouts.OPEN.unpack_from(view, BODY)[0]
+        if is_control(node):
+            return _OPENED
+        if flags & _WRITING and self.fs.is_snapshot(view_of(node)):
+            return -errno.EROFS
+        return sharing.open(node, flags)
 
     def opendir(self, head: Header, view: memoryview, end: int) -> Answer:
-        """As `open`."""
+        """ENOSYS in every mode: listings are cached."""
         return -errno.ENOSYS
 
     def release(self, head: Header, view: memoryview, end: int) -> Answer:
-        """Comes for what CREATE has opened, alone."""
+        """Comes for what CREATE has opened, alone, unless OPEN is answered, too."""
+        if self.sharing is not None:
+            self.sharing.release(self.node(head[3]), Layouts.RELEASE.unpack_from(view, BODY)[0])
         return 0
 
     def read(self, head: Header, view: memoryview, end: int) -> Answer | Coroutine[Any, Any, Answer]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from heliosfs.filesystem import Filesystem
     from heliosfs.transport.invalidate import CacheInvalidator
     from heliosfs.transport.kernel.negotiation import Connection
+    from heliosfs.transport.kernel.sharing import SharedOpens
     from heliosfs.transport.lookups import LookupTable
 
 Header: TypeAlias = tuple[int, ...]
@@ -44,6 +45,7 @@ class Handlers:
         read_tickets: Control files that the kernel may have pages of.
         dropping: Nodes whose pages are about to be dropped, and what is set when they are.
         forgotten: Frees an unlinked inode that no kernel knows any more.
+        sharing: With `-o cache=shared`: what is open, and how it is read; else None.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Handlers:
         nursery: trio.Nursery,
         connection: Connection,
         forgotten: Callable[[NodeId], None],
+        sharing: SharedOpens | None = None,
     ) -> None:
         self.fs = fs
         self.control = control
@@ -67,6 +70,7 @@ class Handlers:
         self.nursery = nursery
         self.connection = connection
         self.forgotten = forgotten
+        self.sharing = sharing
         self.read_tickets: set[NodeId] = set()
         self.dropping: dict[NodeId, trio.Event] = {}
         self._caller = Caller(0, 0)

@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 from collections.abc import Coroutine
+from struct import Struct
 from typing import Any, Final
 
 from heliosfs.core import acl
@@ -14,11 +15,13 @@ from heliosfs.core.ids import ROOT_INO, NodeId, ino_of, node_id, view_of
 from heliosfs.filesystem.types import Caller, Entry
 from heliosfs.transport.kernel.handlers import Answer, Handlers, Header
 from heliosfs.transport.kernel.replies import ABSENT, entry_body, entry_reply
+from heliosfs.transport.kernel.sharing import CACHED_OPEN
 from heliosfs.transport.kernel.wire import BODY, OPEN_OUT, Flag, Layouts, name_at, names_at
 from heliosfs.transport.requests import CONTROL_NAME, FOREVER_S, FUSE_ROOT, is_control
 
 _DOTS: Final = (b".", b"..")
 _CREATE_AT: Final = BODY + Layouts.CREATE.size
+_NODE: Final = Struct("=Q")
 _OPENED: Final = OPEN_OUT.pack(0, 0, 0)
 
 
@@ -93,6 +96,8 @@ class NameHandlers(Handlers):
         name = name_at(view, _CREATE_AT, end)
         try:
             made = self._make(head, name, mode & 0o7777 | stat.S_IFREG, umask, opened=self.opened)
+            if self.sharing is not None and made.__class__ is bytes:
+                self.sharing.created(NodeId(_NODE.unpack_from(made)[0]))
         except FsError as error:
             if error.errno == errno.EEXIST and not flags & os.O_EXCL:
                 # A restore brought the name between LOOKUP and CREATE. After ESTALE open(2) looks it up anew.
@@ -103,7 +108,7 @@ class NameHandlers(Handlers):
     @property
     def opened(self) -> bytes:
         """What the reply to CREATE says of the open file."""
-        return _OPENED
+        return _OPENED if self.sharing is None else CACHED_OPEN
 
     def _make(
         self,
@@ -209,6 +214,8 @@ class NameHandlers(Handlers):
                 self.read_tickets.discard(node)
                 self.control.forget(node)
             else:
+                if self.sharing is not None:
+                    self.sharing.forget(node)
                 self.forgotten(node)
 
     def _concerns_control(self, parent: NodeId, name: bytes) -> bool:

@@ -29,6 +29,7 @@ from heliosfs.transport.kernel.negotiation import Connection, TooOld, negotiate
 from heliosfs.transport.kernel.notify import KernelNotifier
 from heliosfs.transport.kernel.operations import HeliosHandlers
 from heliosfs.transport.kernel.pump import Pump, Trace
+from heliosfs.transport.kernel.sharing import SharedOpens
 from heliosfs.transport.lookups import LookupTable
 from heliosfs.transport.registry import Registry
 from heliosfs.transport.requests import AfterReply, MakeControl
@@ -56,6 +57,7 @@ class KernelSession:
         mountpoint: Path,
         options: set[str],
         *,
+        shared: bool = False,
         trace: Trace | None = None,
     ) -> None:
         """
@@ -65,6 +67,7 @@ class KernelSession:
                 reads go through the page cache.
             mountpoint: Absolute, its symlinks resolved.
             options: From transport.options.fuse_options.
+            shared: Pass reads of stored files through to backing files (`-o cache=shared`).
             trace: Told of every request.
         """
         self._fs = fs
@@ -72,6 +75,7 @@ class KernelSession:
         self._make_control = make_control
         self._view = view
         self._options = options
+        self._shared = shared
         self._trace = trace
         self._pump: Pump | None = None
         self._number: int | None = None
@@ -115,6 +119,7 @@ class KernelSession:
         after_reply = AfterReply()
         control = self._make_control(after_reply.add, True)
         registry = self._registry
+        sharing = SharedOpens(fd, self._fs) if connection.has(wire.Flag.PASSTHROUGH) else None
         async with trio.open_nursery() as nursery:
             handlers = HeliosHandlers(
                 self._fs,
@@ -126,6 +131,7 @@ class KernelSession:
                 nursery,
                 connection,
                 registry.forgotten,
+                sharing,
             )
             self._pump = Pump(fd, handler_table(handlers), self._fs.settled, after_reply, self._trace)
             registry.add(self._view, lookups, invalidator)
@@ -139,6 +145,8 @@ class KernelSession:
                 with trio.CancelScope(shield=True):
                     await self._quiet(invalidator)
                 registry.released(lookups)
+                if sharing is not None:
+                    sharing.close()
                 nursery.cancel_scope.cancel()
 
     @property
@@ -178,11 +186,13 @@ class KernelSession:
                 os.write(fd, wire.OUT_HEADER.pack(wire.OUT_HEADER.size, -5, head[2]))
                 continue
             try:
-                connection, body = negotiate(memoryview(buffer)[wire.BODY : end])
+                connection, body = negotiate(memoryview(buffer)[wire.BODY : end], passthrough=self._shared)
             except TooOld as error:
                 raise MountRefused(self.mountpoint, str(error)) from None
             os.write(fd, wire.OUT_HEADER.pack(wire.OUT_HEADER.size + len(body), 0, head[2]) + body)
             if connection is not None:
+                if self._shared and not (connection.has(wire.Flag.PASSTHROUGH) and os.geteuid() == 0):
+                    raise MountRefused(self.mountpoint, "cache=shared needs root, and Linux 6.9 or later")
                 return connection
 
     async def _quiet(self, invalidator: CacheInvalidator) -> None:

@@ -55,6 +55,8 @@ class Pyfuse3Session:
         view: ViewNo,
         mountpoint: Path,
         options: set[str],
+        *,
+        shared: bool = False,
     ) -> None:
         """
         Args:
@@ -63,7 +65,10 @@ class Pyfuse3Session:
                 reads go through the page cache.
             mountpoint: Absolute, its symlinks resolved.
             options: From transport.options.fuse_options.
+            shared: Refused: libfuse 3.14 cannot pass reads through.
         """
+        if shared:
+            raise MountRefused(mountpoint, "cache=shared needs transport=kernel")
         self._fs = fs
         self._registry = registry
         self._make_control = make_control
