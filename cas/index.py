@@ -23,7 +23,7 @@ from typing import Final
 from rocksdict import Rdict, WriteBatch
 
 from cas import database
-from cas.database import BATCH_RECORDS
+from cas.database import BATCH_RECORDS, Database
 from cas.digest import ID_BYTES, ChunkId
 from cas.errors import ChunkDamaged
 from cas.packs import Place, Stored
@@ -40,12 +40,19 @@ class ChunkIndex:
 
     __slots__ = ("_chunks", "_db", "_lock", "_raw_bytes", "_stored_bytes", "_suspects")
 
-    def __init__(self, db: Rdict) -> None:
+    def __init__(self, db: Database | Rdict) -> None:
         """Use `db`, opened in raw mode; the caller keeps it and closes it."""
         self._db = db
         self._lock = threading.Lock()
         self._suspects: set[ChunkId] = set()
-        sums = db.get(PREFIX)
+        self._chunks = self._stored_bytes = self._raw_bytes = 0
+        self._load_sums()
+        if isinstance(db, Database):
+            db.on_reopen(self._load_sums)
+
+    def _load_sums(self) -> None:
+        # Again after each reopen: what an error left of a batch is either all there or not at all.
+        sums = self._db.get(PREFIX)
         self._chunks, self._stored_bytes, self._raw_bytes = SUMS.unpack(sums) if sums else (0, 0, 0)
 
     def has(self, id: ChunkId) -> bool:

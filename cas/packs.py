@@ -16,6 +16,7 @@ import threading
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
 from typing import Final
@@ -36,13 +37,34 @@ from cas.packfile import (
     scan_pack,
 )
 
-__all__ = ["ROLL_BYTES", "PackReader", "PackWriter", "Place", "Stored"]
+__all__ = ["ROLL_BYTES", "PackCalls", "PackReader", "PackWriter", "Place", "Stored"]
 
 ROLL_BYTES: Final = 256 << 20
 """A pack at least this long gets no further entries (a batch may run past it)."""
 
 _PAIRS_PER_WRITE: Final = 512
 """Header and frame of each: IOV_MAX is 1024."""
+
+
+@dataclass(slots=True)
+class PackCalls:
+    """The system calls of a pack writer, labelled: a test replaces exactly one with a callable that fails.
+
+    Attributes:
+        create: Makes a pack. (path, flags, mode) -> descriptor.
+        append: Writes entries. (fd, buffers, offset) -> bytes written.
+        rest: Writes what a short append left, and a new pack's header. (fd, data, offset) -> bytes written.
+        truncate: Cuts off a failed append.
+        sync: fdatasync of one pack.
+        sync_directory: fsync of the directory, after a pack was made in it.
+    """
+
+    create: Callable[[Path, int, int], int] = os.open
+    append: Callable[[int, Sequence[bytes], int], int] = os.pwritev
+    rest: Callable[[int, memoryview, int], int] = os.pwrite
+    truncate: Callable[[int, int], None] = os.ftruncate
+    sync: Callable[[int], None] = os.fdatasync
+    sync_directory: Callable[[int], None] = os.fsync
 
 
 class PackWriter:
@@ -55,6 +77,7 @@ class PackWriter:
     """
 
     __slots__ = (
+        "_calls",
         "_directory",
         "_fd",
         "_new_name",
@@ -77,6 +100,7 @@ class PackWriter:
         *,
         roll_bytes: int = ROLL_BYTES,
         salt: Callable[[int], bytes] = os.urandom,
+        calls: PackCalls | None = None,
     ) -> None:
         """Write in `directory`, which exists.
 
@@ -85,7 +109,9 @@ class PackWriter:
             writer: Number of this writer, told in the header of its packs; means nothing to readers.
             roll_bytes: Length from which a pack is left for the next.
             salt: Called with a number of bytes, returns that many random ones.
+            calls: System calls, for tests.
         """
+        self._calls = calls or PackCalls()
         self._directory = directory
         self._writer = writer
         self._roll_bytes = roll_bytes
@@ -146,11 +172,11 @@ class PackWriter:
             return
         try:
             while self._retired:
-                os.fdatasync(self._retired[-1])
+                self._calls.sync(self._retired[-1])
                 os.close(self._retired.pop())
-            os.fdatasync(self._fd)
+            self._calls.sync(self._fd)
             if self._new_name:
-                _sync_directory(self._directory)
+                self._sync_directory()
                 self._new_name = False
         except OSError as error:
             self._refusal = error
@@ -187,14 +213,14 @@ class PackWriter:
             for start in range(0, len(buffers), step):
                 group = buffers[start : start + step]
                 wanted = sum(map(len, group))
-                written = os.pwritev(fd, group, offset)
+                written = self._calls.append(fd, group, offset)
                 if written < wanted:
                     # The rest, alone, either goes or tells why not.
-                    _write_all(fd, memoryview(b"".join(group))[written:], offset + written)
+                    self._write_all(fd, memoryview(b"".join(group))[written:], offset + written)
                 offset += wanted
         except OSError:
             with contextlib.suppress(OSError):
-                os.ftruncate(fd, self._offset)
+                self._calls.truncate(fd, self._offset)
             raise
 
     def _roll(self) -> None:
@@ -205,13 +231,13 @@ class PackWriter:
         while True:
             path = pack_path(self._directory, pack)
             try:
-                fd = os.open(path, flags, 0o600)
+                fd = self._calls.create(path, flags, 0o600)
                 break
             except FileExistsError:
                 pack += 1
         try:
             salt = self._salt(SALT_BYTES)
-            _write_all(fd, memoryview(pack_header(pack, self._writer, salt)), 0)
+            self._write_all(fd, memoryview(pack_header(pack, self._writer, salt)), 0)
         except BaseException:
             os.close(fd)
             path.unlink()
@@ -225,20 +251,18 @@ class PackWriter:
         self._seed = zlib.crc32(salt)
         self._new_name = True
 
+    def _write_all(self, fd: int, data: memoryview, offset: int) -> None:
+        while data:
+            written = self._calls.rest(fd, data, offset)
+            data = data[written:]
+            offset += written
 
-def _write_all(fd: int, data: memoryview, offset: int) -> None:
-    while data:
-        written = os.pwrite(fd, data, offset)
-        data = data[written:]
-        offset += written
-
-
-def _sync_directory(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    def _sync_directory(self) -> None:
+        fd = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            self._calls.sync_directory(fd)
+        finally:
+            os.close(fd)
 
 
 class _Descriptor:

@@ -14,15 +14,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Self
 
-from rocksdict import Rdict
-
 from cas.codec import encode
-from cas.database import open_database
+from cas.database import Database, open_database
 from cas.digest import ChunkId, chunk_id
 from cas.errors import ChunkMissing
 from cas.index import ChunkIndex
 from cas.lock import StoreLock
-from cas.packs import PackReader, PackWriter, Place, Stored
+from cas.packs import PackCalls, PackReader, PackWriter, Place, Stored
 from cas.store import StoreStats
 
 _WAITING_MAX: Final = 16384
@@ -35,6 +33,7 @@ class PackStore:
     Attributes:
         reader: Reads the packs.
         index: Knows the chunks that were synced.
+        calls: System calls of its writer, for tests.
     """
 
     __slots__ = (
@@ -45,11 +44,12 @@ class PackStore:
         "_store_lock",
         "_waiting",
         "_writer",
+        "calls",
         "index",
         "reader",
     )
 
-    def __init__(self, packs: Path, db: Rdict, *, writer: int = 0) -> None:
+    def __init__(self, packs: Path, db: Database, *, writer: int = 0) -> None:
         """Keep packs in the directory `packs` and the index in `db`, which the caller opened and closes.
 
         Args:
@@ -59,11 +59,12 @@ class PackStore:
         """
         self.reader = PackReader(packs)
         self.index = ChunkIndex(db)
-        self._writer = PackWriter(packs, writer)
+        self.calls = PackCalls()
+        self._writer = PackWriter(packs, writer, calls=self.calls)
         self._waiting: dict[ChunkId, Stored] = {}
         self._all_new = True  # None of those that wait is indexed: no failed attempt has left a part of them.
         self._lock = threading.Lock()
-        self._db: Rdict | None = None
+        self._db: Database | None = None
         self._store_lock: StoreLock | None = None
         self._closed = False
 

@@ -7,7 +7,6 @@ from typing import Final
 
 import trio
 
-from cas import database
 from heliosfs.core import radix
 from heliosfs.core.adopt import TreeBuilder, first_free_lease
 from heliosfs.core.diff import Comparison
@@ -44,17 +43,22 @@ class Adopting(Observing):
                 return None
         return inode.ino, inode.mode, inode.size, inode.mtime_ns
 
-    async def adopt(self, view: ViewNo, nodes: Sequence[ImportedNode], caller: Caller) -> Outcome:
+    async def adopt(
+        self, view: ViewNo, nodes: Sequence[ImportedNode], caller: Caller, *, drops: int | None = None
+    ) -> Outcome:
         """Make the branch equal to `nodes` (node 0 is the root), after a safety snapshot.
 
         The branch gets the snapshot `import-<automatic name>`. What is the same keeps its inode; chunks named
         by the nodes must be stored. Changes made to the branch meanwhile are in the safety snapshot alone.
-        Raises OSError: the tree cannot be stored; nothing has changed.
+        `drops` is the pool's number from before the chunks were stored. Raises OSError: the tree cannot be
+        stored; nothing has changed.
         """
         with self.pool.claims.claim() as claim:
-            return await self._adopt(view, nodes, caller, claim)
+            return await self._adopt(view, nodes, caller, claim, drops)
 
-    async def _adopt(self, view: ViewNo, nodes: Sequence[ImportedNode], caller: Caller, claim: Claim) -> Outcome:
+    async def _adopt(
+        self, view: ViewNo, nodes: Sequence[ImportedNode], caller: Caller, claim: Claim, drops: int | None
+    ) -> Outcome:
         branch = self.engine.writable(view)
         now = self.now()
         first = self.engine.next_ino
@@ -64,10 +68,10 @@ class Adopting(Observing):
         builder = TreeBuilder(before, nodes, first, now, self.engine.pages)
         await self._store_base(before)
         breath = Breath()
-        writer = PageWriter(self.page_store, self.cache, breath)
         table: radix.Tree = before.root
         steps = builder.steps()
         going = True
+        writer = PageWriter(self.page_store, self.cache, breath)
         while going:
             with self.cache.blocking():
                 going = next(steps, False) is None
@@ -78,8 +82,8 @@ class Adopting(Observing):
                 table = await self._update(table, changes, writer, breath)
         writer.flush()
         assert type(table) is bytes
-        await self.pool.sync()
-        await trio.to_thread.run_sync(database.sync, self.db)
+        await self.pool.sync(drops)
+        await trio.to_thread.run_sync(self.db.sync)
         root = radix.PageId(table)
         state = State.stored(root, builder.files, builder.size_bytes)
         comparison = Comparison(before, state, builder.found)

@@ -4,11 +4,13 @@
     place = log.append(record)     # OSError: nothing happened
     reply = apply(engine, record, place)   # cannot fail
 
+Before it plans, a change waits for room (`admit`), unless it is one that leads to more of it (`try_release`).
 Between a successful plan and its apply there is no await, so no other change comes between (docs/concurrency.md).
 """
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
@@ -26,15 +28,30 @@ from heliosfs.storage.collecting.reads import ReadsUnderWay
 from heliosfs.storage.log import GroupCommit, Log, Place
 from heliosfs.storage.pagestore import PageCache
 from heliosfs.storage.persist import Persister
+from heliosfs.storage.space import Space
 
 T = TypeVar("T")
 _PATIENCE: Final = 24
 """Retries of one plan before its pages are loaded on the loop: a plan that walks the whole tree would
 otherwise start again for each of them."""
+_GRANT: Final = 4 << 20
+"""Bytes of log after which a writer looks at the disk again, at most: others fill it, too."""
+_RECORD_ROOM: Final = 1 << 14
+"""Beside a payload, a record has at most so much: names, an xattr."""
 
 
 class NeedRoom(Exception):
-    """The log is over its budget: wait for room and call again. Nothing has changed."""
+    """The log is over its budget, or nobody has looked at the disk for a while: wait for room and call again.
+
+    Nothing has changed.
+
+    Attributes:
+        length: Bytes of payload that are to be appended.
+    """
+
+    def __init__(self, length: int = 0) -> None:
+        super().__init__("no room")
+        self.length = length
 
 
 class Door:
@@ -48,6 +65,7 @@ class Door:
         cache: PageCache,
         persister: Persister,
         reads: ReadsUnderWay,
+        space: Space,
     ) -> None:
         self.engine = engine
         self.log = log
@@ -55,6 +73,8 @@ class Door:
         self.cache = cache
         self.persister = persister
         self.reads = reads
+        self.space = space
+        self._granted = 0
         self._loading: dict[PageId, trio.Event] = {}
 
     def now(self) -> int:
@@ -88,8 +108,8 @@ class Door:
             except NeedPages as need:
                 tries += 1
                 await self.load(need.ids)
-            except NeedRoom:
-                await self.persister.wait_for_room()
+            except NeedRoom as need:
+                await self.admit(need.length)
 
     async def load(self, ids: tuple[PageId, ...]) -> None:
         """Bring pages into the cache; each is read once however many wait. Raises Damaged."""
@@ -117,10 +137,37 @@ class Door:
     def _read(self, ids: list[PageId]) -> list[bytes]:
         return [self.cache.load(page_id) for page_id in ids]
 
-    def carry_out(self, record: Record) -> Any:
-        """Append and apply a planned record. Raises OSError where the log cannot take it."""
+    @property
+    def crowded(self) -> bool:
+        """Whether a change has to ask for room first (`admit`)."""
+        return self.log.end >= self._granted or self.log.over_budget
+
+    async def admit(self, length: int = 0) -> None:
+        """Return when there is room for a record with `length` bytes of payload, in the log and on the disk.
+
+        Suspends only where there is none.
+
+        Raises:
+            OSError: ENOSPC; or what keeps the log from being emptied.
+        """
+        log, persister = self.log, self.persister
+        while True:
+            if log.over_budget:
+                await persister.wait_for_room()
+            room = self.space.room(persister.unstored)
+            if room >= length + _RECORD_ROOM:
+                self._granted = log.end + min(room // 4, _GRANT)
+                return
+            if not await persister.make_room():
+                raise OSError(errno.ENOSPC, "no space left on the disk of the store")
+
+    def carry_out(self, record: Record, *, releasing: bool = False) -> Any:
+        """Append and apply a planned record. Raises OSError where the log cannot take it.
+
+        `releasing`: it leads to free space, and may use the reserve for that.
+        """
         body = record.encode()
-        place = self.log.append(record.KIND, body)
+        place = self.log.append(record.KIND, body, releasing=releasing)
         if self.engine.unanswered:
             self._note(record.KIND, body, place)
         self.cache.begin_blocking()
@@ -149,9 +196,25 @@ class Door:
 
     def try_change(self, plan: Callable[..., Record], *args: Any) -> Any:
         """Plan and carry out, at once. Raises NeedRoom, NeedPages, as the plan and the log."""
-        if self.log.over_budget:
+        if self.crowded:
             raise NeedRoom
         return self.carry_out(plan(*args))
+
+    def try_release(self, plan: Callable[..., Record], *args: Any) -> Any:
+        """As `try_change`, for what leads to free space: works on a full disk, as far as the reserve goes.
+
+        Never waits for room: its records are small, and where the log can't be emptied they are the way out.
+        """
+        return self.carry_out_release(plan(*args))
+
+    def carry_out_release(self, record: Record) -> Any:
+        """As `carry_out`, with the reserve. Raises OSError: the log cannot take it, nor could the reserve."""
+        try:
+            return self.carry_out(record, releasing=True)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not self.space.release():
+                raise
+        return self.carry_out(record, releasing=True)
 
     def durable(self, lsn: int) -> bool:
         """Whether what ended at `lsn` survives power loss."""

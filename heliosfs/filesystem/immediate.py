@@ -113,7 +113,7 @@ class Immediate(Door):
         Raises:
             FsError: EEXIST, ENOENT, ENOTDIR, ENAMETOOLONG, EINVAL, EMLINK.
         """
-        if self.log.over_budget:
+        if self.crowded:
             raise NeedRoom
         view = ViewNo(parent >> INO_BITS)
         record = namespace.plan_make(
@@ -146,7 +146,7 @@ class Immediate(Door):
 
     def try_unlink(self, parent: NodeId, name: bytes) -> None:
         """Remove a name of anything but a directory. Raises FsError EISDIR, ENOENT, ENOTDIR."""
-        self.try_change(
+        self.try_release(
             namespace.plan_unlink,
             self.engine,
             ViewNo(parent >> INO_BITS),
@@ -157,7 +157,7 @@ class Immediate(Door):
 
     def try_rmdir(self, parent: NodeId, name: bytes) -> None:
         """Remove an empty directory. Raises FsError ENOTEMPTY, ENOTDIR, ENOENT."""
-        self.try_change(
+        self.try_release(
             namespace.plan_remove_directory,
             self.engine,
             ViewNo(parent >> INO_BITS),
@@ -169,7 +169,7 @@ class Immediate(Door):
     def try_rename(self, parent: NodeId, name: bytes, new_parent: NodeId, new_name: bytes, flags: int) -> None:
         """rename(2), with RENAME_NOREPLACE, _EXCHANGE, _WHITEOUT. Raises FsError as there; EXDEV between views."""
         view = one_view(parent, new_parent)
-        if self.log.over_budget:
+        if self.crowded:
             raise NeedRoom
         record = rename.plan_rename(
             self.engine,
@@ -188,7 +188,9 @@ class Immediate(Door):
 
     def try_setattr(self, node: NodeId, wanted: SetAttr) -> Inode:
         """Change attributes; the size included (truncate). Raises FsError EISDIR, EINVAL, EFBIG."""
-        inode: Inode = self.try_change(
+        # A truncation frees space. One that lengthens a file is let through, too: its record is small.
+        change = self.try_change if wanted.size is None else self.try_release
+        inode: Inode = change(
             attributes.plan_set_attributes,
             self.engine,
             ViewNo(node >> INO_BITS),
@@ -221,7 +223,7 @@ class Immediate(Door):
         """
         view, ino = ViewNo(node >> INO_BITS), Ino(node & INO_MASK)
         record = attributes.plan_set_xattr(self.engine, view, ino, name, value, flags, self.now())
-        if self.log.over_budget:
+        if self.crowded:
             raise NeedRoom
         if kill_set_gid:
             mode = self.engine.inode(view, ino).mode
@@ -235,7 +237,7 @@ class Immediate(Door):
         if name in acl.LISTS and name not in self.try_getattr(node).xattrs:
             self.engine.writable(ViewNo(node >> INO_BITS))
             return
-        self.try_change(
+        self.try_release(
             attributes.plan_remove_xattr,
             self.engine,
             ViewNo(node >> INO_BITS),
@@ -265,8 +267,8 @@ class Immediate(Door):
         length = len(content)
         if not length:
             return 0
-        if self.log.over_budget:
-            raise NeedRoom
+        if self.crowded:
+            raise NeedRoom(length)
         record = data.plan_write(
             self.engine, ViewNo(node >> INO_BITS), Ino(node & INO_MASK), offset, length, self.now()
         )
@@ -289,16 +291,20 @@ class Immediate(Door):
         return [(run[0][0], run[-1][0] + run[-1][1].length - run[0][0]) for run in runs]
 
     def try_statfs(self) -> StatFs:
-        """Blocks of the filesystem that holds the store; inode numbers of the store."""
+        """Blocks of the filesystem that holds the store; inode numbers of the store.
+
+        Free is what can be written: without the reserve, and without what the log needs to become chunks.
+        """
         disk = os.statvfs(self.store_path)
+        taken = self.space.taken(self.persister.unstored) // disk.f_frsize
         files = sum(branch.head.files for branch in self.engine.branches.values())
         free = INO_MASK - 0x100 - self.engine.next_ino
         return StatFs(
             f_bsize=4096,
             f_frsize=disk.f_frsize,
             f_blocks=disk.f_blocks,
-            f_bfree=disk.f_bfree,
-            f_bavail=disk.f_bavail,
+            f_bfree=max(disk.f_bfree - taken, 0),
+            f_bavail=max(disk.f_bavail - taken, 0),
             f_files=files + free,
             f_ffree=free,
             f_favail=free,

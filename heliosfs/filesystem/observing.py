@@ -6,9 +6,8 @@ import dataclasses
 import errno
 import os
 
-from rocksdict import Rdict
-
 from cas.cache import ChunkCache
+from cas.database import Database
 from cas.index import ChunkIndex
 from heliosfs.core.errors import FsError
 from heliosfs.core.ids import ViewNo
@@ -23,7 +22,7 @@ from heliosfs.storage.workers import WorkerPool
 class Observing(VersionOperations):
     """Figures and history of a store."""
 
-    db: Rdict
+    db: Database
     index: ChunkIndex
     chunks: ChunkCache
     pool: WorkerPool
@@ -68,6 +67,7 @@ class Observing(VersionOperations):
             "worker_pid": os.getpid(),
             "durable": self.durable(log.end),
             "persisted": not persister.dirty(),
+            "state": "read-only" if failed is not None else "degraded" if persister.failed is not None else "ok",
             "read_only": failed is not None,
             "error": str(failed or persister.failed or "") or None,
             "log": {
@@ -76,6 +76,11 @@ class Observing(VersionOperations):
                 "persisted": persister.persisted,
                 "used_bytes": log.used_bytes,
                 "budget_bytes": log.budget_bytes,
+            },
+            "space": {
+                "room_bytes": max(self.space.room(persister.unstored), 0),
+                "reserve_bytes": self.space.reserved,
+                "reserve_whole": not self.space.missing and log.has_reserve,
             },
             "cuts": persister.cuts,
             "last_cut_seconds": round(persister.last_seconds, 6),

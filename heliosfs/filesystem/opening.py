@@ -24,6 +24,7 @@ from heliosfs.filesystem.adopting import Adopting
 from heliosfs.filesystem.continuing import Continuation
 from heliosfs.storage import refstore
 from heliosfs.storage.backing import BackingFiles
+from heliosfs.storage.calls import StoreCalls
 from heliosfs.storage.checking.scrubber import Scrubber
 from heliosfs.storage.collecting.claims import Claims
 from heliosfs.storage.collecting.collector import Collector
@@ -33,6 +34,7 @@ from heliosfs.storage.log import GroupCommit, Log, Place
 from heliosfs.storage.pagestore import PageCache, PageStore
 from heliosfs.storage.persist import Persister
 from heliosfs.storage.reading import Reader
+from heliosfs.storage.space import Space
 from heliosfs.storage.workers import WorkerPool
 
 log_ = logging.getLogger(__name__)
@@ -70,6 +72,7 @@ async def open_filesystem(
     create: bool = False,
     background: bool = True,
     connections: Collection[int] = (),
+    calls: StoreCalls | None = None,
 ) -> AsyncIterator[Filesystem]:
     """Open a store for this process alone, replay its log, and run its background work until closed.
 
@@ -78,6 +81,7 @@ async def open_filesystem(
         connections: Kernel connections that a former daemon has served and that go on: what they have asked
             for and may not have been told is kept (see continuing.py).
         background: Run the persister and the commit interval; without it only what is asked for is stored.
+        calls: What a test replaces to see it fail.
 
     Raises:
         StoreAbsent, StoreLocked, StoreNewer, StoreDamaged, StoreOccupied: See storage.errors.
@@ -89,7 +93,7 @@ async def open_filesystem(
         StoreLayout.create(directory).close()
     layout = StoreLayout.open(directory)
     try:
-        fs = _assemble(layout, options, Continuation(connections))
+        fs = _assemble(layout, options, Continuation(connections), calls or StoreCalls())
         try:
             async with trio.open_nursery() as nursery:
                 fs.pool.start()
@@ -113,9 +117,15 @@ async def open_filesystem(
         layout.close()
 
 
-def _assemble(layout: StoreLayout, options: StoreOptions, continuation: Continuation) -> Filesystem:
+def _assemble(
+    layout: StoreLayout, options: StoreOptions, continuation: Continuation, calls: StoreCalls
+) -> Filesystem:
     began = time.perf_counter()
-    db = layout.open_db()
+    space = Space(layout.path, options.log)
+    sizes = space.sizes
+    if space.tight(0):
+        space.release()
+    db = layout.open_db(sizes.write_buffer, calls=calls.database)
     claims = Claims()
     reads = ReadsUnderWay()
     page_store = PageStore(db, claims)
@@ -144,18 +154,32 @@ def _assemble(layout: StoreLayout, options: StoreOptions, continuation: Continua
             for branch in engine.branches.values():
                 table = stored.orphans.get(branch.id)
                 branch.orphans.update((Ino(ino), inode) for ino, inode in radix.items(table, cache))
-        log = Log.open(layout.log_dir, budget_bytes=options.log, start=start, on_record=replay)
+        log = Log.open(
+            layout.log_dir,
+            budget_bytes=sizes.log,
+            start=start,
+            on_record=replay,
+            segment_bytes=sizes.segment,
+            spares=sizes.spares,
+            reserve_bytes=sizes.reserve_segment,
+            calls=calls.log,
+        )
+    unstored = log.end - start
+    if space.room(unstored) >= sizes.reserve_segment:
+        log.keep_reserve()
+    space.refill(unstored)
     continuation.finish(engine)
     index = ChunkIndex(db)
     commit = GroupCommit(log)
-    pool = WorkerPool(layout.packs_dir, index, claims=claims)
+    pool = WorkerPool(layout.packs_dir, index, claims=claims, pack_bytes=sizes.pack, module=calls.worker_module)
     fs = Filesystem(
         engine,
         log,
         commit,
         cache,
-        Persister(engine, log, commit, db, page_store, cache, index, pool, reads, start),
+        Persister(engine, log, commit, db, page_store, cache, index, pool, reads, start, space),
         reads,
+        space,
     )
     fs.db = db
     fs.index = index

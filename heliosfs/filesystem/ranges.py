@@ -6,7 +6,6 @@ Each operation comes twice, as in immediate.py and files.py: `try_` does it at o
 from __future__ import annotations
 
 import errno
-import os
 from functools import partial
 from typing import Final
 
@@ -54,7 +53,7 @@ class RangeOperations(FileOperations):
         """
         if flags:
             raise FsError(errno.EINVAL)
-        if self.log.over_budget:
+        if self.crowded:
             raise NeedRoom
         record = ranges.plan_copy(
             self.engine, _split(source), source_offset, _split(target), offset, length, self.now()
@@ -81,18 +80,17 @@ class RangeOperations(FileOperations):
         Raises:
             FsError: EINVAL, EOPNOTSUPP (flags), EISDIR, ENODEV, EFBIG, ENOSPC.
         """
-        if self.log.over_budget:
+        frees = bool(mode & (ranges.PUNCH_HOLE | ranges.COLLAPSE_RANGE))
+        if self.crowded and not frees:
             raise NeedRoom
         view, ino = _split(node)
         record = ranges.plan_fallocate(self.engine, view, ino, mode, offset, length, self.now())
         wanted = ranges.space_wanted(self.engine.inode(view, ino), mode, offset, length, self.engine)
-        if wanted:
-            disk = os.statvfs(self.store_path)
-            if wanted > disk.f_bavail * disk.f_frsize:
-                raise FsError(errno.ENOSPC)
+        if wanted and wanted > self.space.room(self.persister.unstored):
+            raise FsError(errno.ENOSPC)
         if kill_set_id and self.took_set_id(node):
             record.now_ns = self.now()
-        self.carry_out(record)
+        (self.carry_out_release if frees else self.carry_out)(record)
 
     def try_seek(self, node: NodeId, offset: int, whence: int) -> int:
         """lseek(2) with SEEK_DATA or SEEK_HOLE. Raises FsError ENXIO (no data there), EINVAL."""

@@ -63,6 +63,8 @@ class VersionOperations(RangeOperations):
         `kind` is one of oplog.SNAPSHOT_KINDS; by default "user" for a named one, else "auto".
         Raises FsError EEXIST.
         """
+        if self.crowded:
+            await self.admit()
         number = oplog.SNAPSHOT_KINDS.index(kind or ("auto" if name is None else "user"))
         record = versions.plan_checkpoint(self.engine, view, name, number, caller.uid, caller.pid, self.now())
         snapshot: Snapshot = self.carry_out(record)
@@ -70,6 +72,8 @@ class VersionOperations(RangeOperations):
 
     async def fork(self, view: ViewNo, name: bytes, caller: Caller, *, snapshot: bytes | None = None) -> Outcome:
         """A branch of this instant, or of a snapshot of this branch. O(1). Raises FsError EEXIST, ENOENT."""
+        if self.crowded:
+            await self.admit()
         source = SnapshotId(0)
         if snapshot is not None:
             source = versions.find_snapshot(self.engine.writable(view), snapshot).id
@@ -77,6 +81,8 @@ class VersionOperations(RangeOperations):
 
     async def fork_snapshot(self, snapshot_view: ViewNo, name: bytes, caller: Caller) -> Outcome:
         """A branch of the snapshot with this view, below the snapshot's branch. Raises FsError EEXIST."""
+        if self.crowded:
+            await self.admit()
         snapshot = self.engine.snapshot_views.get(snapshot_view)
         if snapshot is None:
             raise StaleHandle("this snapshot is gone")
@@ -108,7 +114,7 @@ class VersionOperations(RangeOperations):
         record = await self.planned(
             versions.plan_restore, self.engine, view, snapshot, caller.uid, caller.pid, self.now(), known
         )
-        found = self.carry_out(record)
+        found = self.carry_out_release(record)
         outcome = self._outcome("restore", str(record.snapshot), None, record.now_ns)
         latest = self.engine.branches[view].latest
         outcome.name = latest.name.decode() if latest is not None else None
@@ -160,7 +166,7 @@ class VersionOperations(RangeOperations):
             self.now(),
         )
         name = versions.find_snapshot(self.engine.branches[view], snapshot).name
-        found = self.carry_out(record)
+        found = self.carry_out_release(record)
         outcome = self._outcome("restore", str(record.snapshot), name, record.now_ns)
         with self.cache.blocking():
             outcome.changes = kernel_changes(view, found, self.engine.pages)
@@ -179,7 +185,7 @@ class VersionOperations(RangeOperations):
     async def forget_snapshot(self, view: ViewNo, name: bytes, caller: Caller) -> Outcome:
         """Forget a snapshot; its view is dead at once. Raises FsError ENOENT."""
         record = versions.plan_forget_snapshot(self.engine, view, name, caller.uid, caller.pid, self.now())
-        dead = self.carry_out(record)
+        dead = self.carry_out_release(record)
         outcome = self._outcome("snapshot rm", str(record.snapshot), name, record.now_ns)
         outcome.changes = [Change(gone, Ino(0), True, ()) for gone in dead]
         return outcome
@@ -198,7 +204,7 @@ class VersionOperations(RangeOperations):
             raise FsError(errno.EBUSY, "the branch is the root of a mount")
         branch = self.engine.writable(view)
         record = versions.plan_discard(self.engine, view, caller.uid, caller.pid, self.now())
-        dead = self.carry_out(record)
+        dead = self.carry_out_release(record)
         outcome = self._outcome("discard", str(branch.id), branch.name, record.now_ns)
         outcome.changes = [Change(gone, Ino(0), True, ()) for gone in dead]
         return outcome
@@ -274,7 +280,7 @@ class VersionOperations(RangeOperations):
         if snapshot is None:
             raise FsError(errno.ENOENT)
         if not snapshot.view:
-            self.carry_out(AssignView(view, snapshot.id, self.engine.next_view))
+            self.carry_out_release(AssignView(view, snapshot.id, self.engine.next_view))
         return await self.planned(self._root_entry, snapshot.view)
 
     def branch_root(self, view: ViewNo) -> Entry:

@@ -52,7 +52,9 @@ class ImportTarget(Protocol):
         """What a branch has at a path now."""
         ...
 
-    async def adopt(self, view: ViewNo, nodes: Sequence[ImportedNode], caller: Any) -> Any:
+    async def adopt(
+        self, view: ViewNo, nodes: Sequence[ImportedNode], caller: Any, *, drops: int | None = None
+    ) -> Any:
         """Make a branch equal to `nodes`, after a safety snapshot, and snapshot it: an Outcome."""
         ...
 
@@ -119,6 +121,7 @@ async def _import(
     baseline = partial(fs.import_baseline, view) if info.files > 1 else None
     pool.start()
     before = pool.stats().new_raw_bytes
+    drops = pool.drops
     tries = 0
     while True:
         reading = _Reading(pool, directory, baseline, progress, caller)
@@ -132,7 +135,7 @@ async def _import(
                 raise
     new_bytes = pool.stats().new_raw_bytes - before
     nodes = reading.list.finished()
-    outcome = await fs.adopt(view, nodes, caller)
+    outcome = await fs.adopt(view, nodes, caller, drops=drops)
     await fs.publish(outcome.changes)
     return ImportResult(
         len(nodes) - 1,

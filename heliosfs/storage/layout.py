@@ -12,9 +12,7 @@ import secrets
 from pathlib import Path
 from typing import Final, Self
 
-from rocksdict import Rdict
-
-from cas.database import disk_error, open_database
+from cas.database import WRITE_BUFFER_BYTES, Database, DatabaseCalls, disk_error, open_database
 from cas.errors import StoreLocked as Locked
 from cas.lock import StoreLock
 from heliosfs.storage.errors import (
@@ -45,6 +43,7 @@ OURS: Final = frozenset(
         "quarantine",
         "scrub.json",
         "scrub.new",
+        "reserve",
     )
 )
 
@@ -67,7 +66,7 @@ class StoreLayout:
         self.daemon_log = path / "daemon.log"
         self.store_id = ""
         self._lock: StoreLock | None = None
-        self._db: Rdict | None = None
+        self._db: Database | None = None
 
     @staticmethod
     def is_store(path: Path) -> bool:
@@ -190,18 +189,23 @@ class StoreLayout:
             raise StoreDamaged(self.path, "its format file is damaged")
         self.store_id = found[1]
 
-    def open_db(self) -> Rdict:
-        """The database, opened once.
+    def open_db(
+        self, write_buffer_bytes: int = WRITE_BUFFER_BYTES, *, calls: DatabaseCalls | None = None
+    ) -> Database:
+        """The database, opened once. On a full disk it may be for reading alone (`Database.failed`).
 
         Raises:
             StoreDamaged: RocksDB refuses it; or it is gone, though there are packs or a log.
+            OSError: ENOSPC.
         """
         if self._db is None:
             # RocksDB would make an empty one, and the next cut would free the log of everything there was.
             if not (self.db_dir / "CURRENT").exists() and (_listed(self.log_dir) or _listed(self.packs_dir)):
                 raise StoreDamaged(self.path, "its database is gone")
             try:
-                self._db = open_database(self.db_dir)
+                self._db = open_database(self.db_dir, write_buffer_bytes=write_buffer_bytes, calls=calls)
+            except OSError:
+                raise
             except Exception as error:
                 raise StoreDamaged(self.path, f"its database cannot be opened: {error}") from error
         return self._db

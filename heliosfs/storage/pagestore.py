@@ -18,6 +18,7 @@ from typing import Final
 from rocksdict import Rdict, WriteBatch
 
 from cas import codec, database
+from cas.database import Database
 from cas.errors import FrameDamaged
 from heliosfs.core import pages
 from heliosfs.core.errors import Damaged, NeedPages
@@ -37,7 +38,8 @@ _KEEP: Final = 64
 class PageStore:
     """Encoded pages by id. Reads may be made from any thread, all else on the loop's."""
 
-    def __init__(self, db: Rdict, claims: Claims | None = None) -> None:
+    def __init__(self, db: Database | Rdict, claims: Claims | None = None) -> None:
+        """Keep pages in `db`; in a plain Rdict they can only be read."""
         self._db = db
         self._claims = claims or Claims()
         self._staged: dict[PageId, bytes] = {}
@@ -74,15 +76,17 @@ class PageStore:
 
     def flush(self) -> tuple[int, int]:
         """Store what is staged, unsynced: (pages, bytes of their frames). OSError: those left stay staged."""
+        assert isinstance(self._db, Database)
         pages_stored = stored = 0
         while self._staged:
             batch = list(islice(self._staged.items(), BATCH))
             writes = WriteBatch(raw_mode=True)
-            for page_id, encoded in batch:
-                frame = codec.encode(encoded)
+            pairs = [(PREFIX + page_id, codec.encode(encoded)) for page_id, encoded in batch]
+            for key, frame in pairs:
                 stored += len(frame)
-                writes.put(PREFIX + page_id, frame)
-            database.write(self._db, writes)
+                writes.put(key, frame)
+            # Nodes in memory count as stored: what a failing database drops is put again.
+            self._db.write(writes, again=pairs)
             for page_id, _ in batch:
                 del self._staged[page_id]
             pages_stored += len(batch)
@@ -99,6 +103,16 @@ class PageStore:
         for page_id in page_ids:
             writes.delete(PREFIX + page_id)
         database.write(self._db, writes)
+
+    @property
+    def unsynced_bytes(self) -> int:
+        """Of pages that are held in memory until the next sync."""
+        assert isinstance(self._db, Database)
+        return self._db.unsynced_bytes
+
+    def sync(self) -> None:
+        """Make all pages stored so far power-safe. Blocks. Raises OSError."""
+        database.sync(self._db)
 
 
 class PageCache:

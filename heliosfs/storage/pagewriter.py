@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+import trio
+
 from heliosfs.core import pages as page_format
 from heliosfs.core.ids import PageId
 from heliosfs.core.inode import Inode
 from heliosfs.core.radix import Branch, Leaf, Node
 from heliosfs.storage.breath import Breath
 from heliosfs.storage.pagestore import PageCache, PageStore
+
+_UNSYNCED_MAX: Final = 8 << 20
+"""Bytes of pages after which a sync comes between: until one they are held in memory a second time."""
 
 
 class PageWriter:
@@ -39,6 +46,8 @@ class PageWriter:
         self._cache.keep(page_id, node, len(encoded))
         if full:
             self.flush()
+            if self._store.unsynced_bytes > _UNSYNCED_MAX:
+                await trio.to_thread.run_sync(self._store.sync)
         await self._breath.take()
         return page_id
 

@@ -4,10 +4,16 @@ One cut for the whole store at a time (docs/persist.md). The loop does the plann
 slices (breath.py), so that a request waits no longer than that; worker processes read, cut, hash, compress
 and store file data. Order of writes: chunks synced, pages, then the one batch with refs and position,
 synced: the commit point. Until then nothing that the log needs is let go (invariant 7).
+
+A cut that fails has stored nothing that counts, and costs nothing but time: it is tried again, less and less
+often, at once when space has returned. A failing database is opened again first; on a full disk the reserve is
+given up for it (storage/space.py).
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -15,9 +21,8 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 import trio
-from rocksdict import Rdict
 
-from cas import database
+from cas.database import Database
 from cas.index import ChunkIndex
 from heliosfs.core import cut as cuts
 from heliosfs.core import extent, radix
@@ -35,10 +40,15 @@ from heliosfs.storage.collecting.reads import ReadsUnderWay
 from heliosfs.storage.log import GroupCommit, Log
 from heliosfs.storage.pagestore import PageCache, PageStore
 from heliosfs.storage.pagewriter import PageWriter
+from heliosfs.storage.space import Space
 from heliosfs.storage.workers import WorkerPool
 
 QUIET_S: Final = 3.0
 OLDEST_S: Final = 30.0
+BACKOFF_MAX_S: Final = 60.0
+MAKE_ROOM_S: Final = 0.2
+"""Cuts for writers that met a full disk are at least so far apart: they wait, and are not refused sooner."""
+_FULL: Final = frozenset((errno.ENOSPC, errno.EDQUOT))
 _GROUP: Final = 64
 
 log_ = logging.getLogger(__name__)
@@ -49,7 +59,7 @@ class Persister:
 
     Attributes:
         persisted: Log position of the last committed cut.
-        failed: Why the last cut failed, or None.
+        failed: Why the last cut failed, or None. It is tried again.
         cuts: How many were committed; last_seconds: how long the last one took.
         storing_events: Operation-log lines that the running cut holds.
     """
@@ -59,13 +69,14 @@ class Persister:
         engine: Engine,
         log: Log,
         commit: GroupCommit,
-        db: Rdict,
+        db: Database,
         store: PageStore,
         cache: PageCache,
         index: ChunkIndex,
         pool: WorkerPool,
         reads: ReadsUnderWay,
         persisted: Lsn,
+        space: Space,
     ) -> None:
         self._engine = engine
         self._log = log
@@ -74,6 +85,7 @@ class Persister:
         self._store = store
         self._cache = cache
         self._pool = pool
+        self._space = space
         self._cutter = FileCutter(log, index, cache, pool, reads)
         self._lock = trio.Lock()
         self._wanted = trio.Event()
@@ -82,6 +94,9 @@ class Persister:
         self.storing_events: list[Event] = []
         self.cuts = 0
         self.last_seconds = 0.0
+        self._failures = 0
+        self._next_try = 0.0
+        self._made_room = -MAKE_ROOM_S
 
     # --- when ----------------------------------------------------------------------------------------
 
@@ -93,6 +108,10 @@ class Persister:
             with trio.move_on_after(QUIET_S):
                 await self._wanted.wait()
             self._wanted = trio.Event()
+            if self._short_of_reserve():
+                await self._keep_reserve()
+            if trio.current_time() < self._next_try and not self._space_returned():
+                continue
             end = self._log.end
             if end == self.persisted or not (self.dirty() or self.pressing()):
                 dirty_since = None
@@ -102,7 +121,7 @@ class Persister:
             dirty_since = now if dirty_since is None else dirty_since
             quiet = end == seen
             seen = end
-            if quiet or self.pressing() or now - dirty_since > OLDEST_S:
+            if quiet or self.failed is not None or self.pressing() or now - dirty_since > OLDEST_S:
                 await self._try()
                 dirty_since = None
 
@@ -126,19 +145,59 @@ class Persister:
         self._wanted.set()
 
     async def _try(self) -> None:
-        try:
+        # Told in the log, and in `failed`.
+        with contextlib.suppress(OSError, Damaged):
             await self.persist()
-        except (OSError, Damaged) as error:
-            log_.error("persisting failed, will be tried again: %s", error)
+
+    @property
+    def unstored(self) -> int:
+        """Bytes of log that no cut has stored."""
+        return self._log.end - self.persisted
+
+    def _space_returned(self) -> bool:
+        failed = self.failed
+        return isinstance(failed, OSError) and failed.errno in _FULL and not self._space.tight(self.unstored)
+
+    def _short_of_reserve(self) -> bool:
+        return bool(self._space.missing) or not self._log.has_reserve
+
+    async def _keep_reserve(self) -> None:
+        """Make the reserve whole again where there is room."""
+        if self._space.room(self.unstored) >= self._space.sizes.reserve_segment:
+            self._log.keep_reserve()
+        await trio.to_thread.run_sync(self._space.refill, self.unstored)
 
     async def wait_for(self, position: Lsn) -> None:
         """Return when everything before `position` is persisted. Raises what makes that impossible."""
         while self.persisted < position:
             await self.persist(unless_past=position)
 
+    async def make_room(self) -> bool:
+        """Try to get space back for writers on a full disk. Whether there was anything to try.
+
+        Raises:
+            OSError: The cut failed.
+        """
+        since = trio.current_time() - self._made_room
+        if since < MAKE_ROOM_S:
+            await trio.sleep(MAKE_ROOM_S - since)
+        end = self._log.end
+        if self.persisted == end or not (self.dirty() or self._log.used_bytes > self._log.budget_bytes // 4):
+            return False
+        await self.persist(unless_past=end)
+        await trio.to_thread.run_sync(self._log.wait_freed)
+        self._made_room = trio.current_time()
+        return True
+
     async def wait_for_room(self) -> None:
-        """Return when the log is within its budget again; the backpressure of writers."""
+        """Return when the log is within its budget again; the backpressure of writers.
+
+        Raises:
+            OSError: It can't be: the last cut failed, and the next is not due yet.
+        """
         while self._log.over_budget:
+            if isinstance(self.failed, OSError) and trio.current_time() < self._next_try:
+                raise OSError(self.failed.errno, f"the log is full and can't be emptied: {self.failed}")
             before = self.persisted
             await self.persist(unless_past=Lsn(before + 1))
 
@@ -157,33 +216,72 @@ class Persister:
 
     async def persist(self, unless_past: Lsn | None = None) -> None:
         """Make a cut and commit it. Raises OSError (disk), Damaged (unreadable data); state stays whole."""
+        failures = self._failures
         async with self._lock:
-            if unless_past is not None and self.persisted >= unless_past:
-                return
+            if unless_past is not None:
+                if self.persisted >= unless_past:
+                    return
+                if self._failures != failures and self.failed is not None:
+                    # Who waited while the cut failed is told so, instead of failing once more by himself.
+                    raise self.failed
             await self.cut()
 
     async def _persist(self) -> None:
         began = time.perf_counter()
+        if self._space.tight(self.unstored):
+            self._space.release()
+        try:
+            try:
+                await self._attempt()
+            except OSError as error:
+                if error.errno not in _FULL or not self._space.release():
+                    raise
+                await self._attempt()
+        except BaseException as error:
+            self._note_failure(error)
+            raise
+        if self.failed is not None:
+            log_.warning("persisting works again after %d failures", self._failures)
+        self.failed = None
+        self._failures = 0
+        self._next_try = 0.0
+        self.cuts += 1
+        self.last_seconds = time.perf_counter() - began
+        if self._short_of_reserve():
+            await self._keep_reserve()
+
+    def _note_failure(self, error: BaseException) -> None:
+        if not isinstance(error, OSError | Damaged):
+            return
+        if str(error) != str(self.failed):
+            log_.error("persisting failed, will be tried again: %s", error)
+        self.failed = error
+        self._failures += 1
+        self._next_try = trio.current_time() + min(2.0 ** (self._failures - 1), BACKOFF_MAX_S)
+
+    async def _attempt(self) -> None:
+        """One attempt."""
+        if self._db.failed is not None:
+            await trio.to_thread.run_sync(self._db.reopen)
         cut = cuts.begin(self._engine, self._log.end)
         self.storing_events = cut.events
         try:
             roots = await self._carry_out(cut)
-        except BaseException as error:
+        except BaseException:
             cuts.undo(self._engine, cut)
-            self.failed = error
             raise
         finally:
             self.storing_events = []
-        await self._move(cut)
+        # From here on the cut is true, whatever becomes of this task.
+        with trio.CancelScope(shield=True):
+            await self._move(cut)
         cuts.finish(self._engine, cut, roots)
         self._log.release(cut.position)
         self.persisted = cut.position
-        self.failed = None
-        self.cuts += 1
-        self.last_seconds = time.perf_counter() - began
 
     async def _carry_out(self, cut: Cut) -> dict[int, PageId]:
         breath = Breath()
+        drops = self._pool.drops
         inodes = await self._inodes_of(cut, breath)
         trees = await self._cutter.canonical(inodes, cut.moves, breath)
         writer = PageWriter(self._store, self._cache, breath)
@@ -199,20 +297,20 @@ class Persister:
             return copy
 
         roots: dict[int, PageId] = {}
+        orphans: dict[BranchId, PageId] = {}
         for state in cut.wanted:
             base, changed = cuts.changes_of(state, roots)
             table = await self._table(base, changed, stored_copy, breath)
             roots[id(state)] = await self._root(table, writer)
-        orphans: dict[BranchId, PageId] = {}
         for branch_cut in cut.branches:
             if branch_cut.orphans:
                 pairs = [(ino, stored_copy(inode)) for ino, inode in sorted(branch_cut.orphans.items())]
                 orphans[branch_cut.branch.id] = await self._root(radix.build(pairs), writer)
         writer.flush()
-        await self._pool.sync()
+        await self._pool.sync(drops)
         await self._commit.wait_durable(cut.position)
-        database.write(self._db, refstore.commit_batch(cut, roots, orphans))
-        await trio.to_thread.run_sync(database.sync, self._db)
+        self._db.write(refstore.commit_batch(cut, roots, orphans))
+        await trio.to_thread.run_sync(self._db.sync)
         return roots
 
     async def _move(self, cut: Cut) -> None:

@@ -15,6 +15,7 @@ from typing import Any, Final
 from rocksdict import Rdict, WriteBatch
 
 from cas import database
+from cas.database import Database
 from heliosfs.core import unanswered
 from heliosfs.core.cut import BranchCut, Cut, SnapshotCut
 from heliosfs.core.engine import Engine
@@ -74,7 +75,7 @@ def commit_batch(cut: Cut, roots: dict[int, PageId], orphans: dict[BranchId, Pag
     return batch
 
 
-def load(db: Rdict, engine: Engine) -> Stored | None:
+def load(db: Database | Rdict, engine: Engine) -> Stored | None:
     """Fill an engine with the stored refs. None for a store that never had a cut. Raises Damaged.
 
     O(branches + snapshots), 6 us each.
@@ -111,7 +112,7 @@ def load(db: Rdict, engine: Engine) -> Stored | None:
     return Stored(position, orphans)
 
 
-def events(db: Rdict, limit: int) -> list[dict[str, object]]:
+def events(db: Database | Rdict, limit: int) -> list[dict[str, object]]:
     """The newest stored operation-log lines, oldest first. O(limit).
 
     Raises:
@@ -131,7 +132,7 @@ def events(db: Rdict, limit: int) -> list[dict[str, object]]:
     return found
 
 
-def events_of(db: Rdict, path: str, since_ns: int, limit: int) -> list[dict[str, object]]:
+def events_of(db: Database | Rdict, path: str, since_ns: int, limit: int) -> list[dict[str, object]]:
     """The newest stored lines of the branch with this path and those below it, made since, oldest first.
 
     Looks at no more than REACH lines, whoever's they are: 1 us each, and 5 us for each that is taken.
@@ -170,7 +171,7 @@ def _events_parsed(values: list[bytes]) -> list[dict[str, object]]:
     return found
 
 
-def roots(db: Rdict) -> Iterator[PageId]:
+def roots(db: Database | Rdict) -> Iterator[PageId]:
     """The trees that the stored refs name, tables of unlinked files included. 6 us each. Damaged, OSError (EIO)."""
     try:
         for prefix in (_BRANCH, _SNAPSHOT):
@@ -261,7 +262,7 @@ def _load_branches(values: list[dict[str, Any]], engine: Engine) -> dict[BranchI
     return orphans
 
 
-def _load_snapshots(db: Rdict, engine: Engine) -> None:
+def _load_snapshots(db: Database | Rdict, engine: Engine) -> None:
     by_id = engine.by_id
     for value in _values(db, _SNAPSHOT):
         branch = by_id[BranchId(value["branch"])]
@@ -293,7 +294,7 @@ def _link_latest(values: list[dict[str, Any]], engine: Engine) -> None:
             branch.latest = branch.by_id.get(wanted)
 
 
-def _values(db: Rdict, prefix: bytes) -> Iterator[dict[str, Any]]:
+def _values(db: Database | Rdict, prefix: bytes) -> Iterator[dict[str, Any]]:
     batch: list[bytes] = []
     for _, value in database.records(db, prefix):
         batch.append(value)

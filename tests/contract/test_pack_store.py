@@ -106,7 +106,7 @@ def test_nothing_is_indexed_before_its_pack_is_synced(path: Path, monkeypatch: p
         indexed_at_sync.append(store.index.stats().chunks)
         real(fd)
 
-    monkeypatch.setattr(os, "fdatasync", note)
+    monkeypatch.setattr(store.calls, "sync", note)
     store.put_many([b"a", b"b"])
     assert store.index.stats().chunks == 0
     store.sync()
@@ -161,7 +161,7 @@ def test_no_space_puts_nothing_and_passes(path: Path, monkeypatch: pytest.Monkey
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "pwritev", refuse)
+        patch.setattr(store.calls, "append", refuse)
         with pytest.raises(OSError, match="No space") as caught:
             store.put_many([b"lost", NOISE])
         assert caught.value.errno == errno.ENOSPC
@@ -185,7 +185,7 @@ def test_a_failed_sync_indexes_nothing_and_is_not_forgotten(path: Path, monkeypa
         raise OSError(errno.EIO, "Input/output error")
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fdatasync", fail)
+        patch.setattr(store.calls, "sync", fail)
         with pytest.raises(OSError, match="Input/output"):
             store.sync()
     calls: list[Callable[[], object]] = [store.sync, lambda: store.put(b"more"), store.close]

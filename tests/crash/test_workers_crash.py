@@ -32,7 +32,7 @@ def some_file(directory: Path, content: bytes = NOISE) -> list[bytes]:
 @pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGSTOP])
 async def test_a_worker_lost_in_mid_job_is_replaced_and_the_job_done(tmp_path: Path, by: signal.Signals) -> None:
     paths = some_file(tmp_path)
-    async with worker_store(tmp_path, count=1, deadline_seconds=1.0) as store:
+    async with worker_store(tmp_path, count=1, deadline_seconds=5.0) as store:
         victims: list[int] = []
 
         def hook() -> None:
@@ -91,27 +91,69 @@ async def test_what_a_dead_worker_had_stored_is_synced_by_the_pool(tmp_path: Pat
         assert store.pool.stats().new_raw_bytes == len(NOISE)
 
 
-async def test_a_pack_that_cannot_be_synced_ends_the_pool(tmp_path: Path) -> None:
+async def test_what_cannot_be_synced_is_dropped_and_stored_anew(tmp_path: Path) -> None:
     async with worker_store(tmp_path, count=1) as store:
-        await store.pool.store_files(some_file(tmp_path))
+        paths = some_file(tmp_path)
+        drops = store.pool.drops
+        await store.pool.store_files(paths)
         os.kill(store.pool.pids()[0], signal.SIGKILL)
         for pack in store.packs.iterdir():
             pack.unlink()
-        for _ in range(2):
-            with pytest.raises(OSError) as raised:
-                await store.pool.sync()
-            assert raised.value.errno == errno.ENOENT
-        with pytest.raises(OSError):
-            await store.pool.store_files(some_file(tmp_path, b"x"))
-        # Nothing that is not there has been made known.
+        with pytest.raises(OSError) as raised:
+            await store.pool.sync()
+        assert raised.value.errno == errno.ENOENT
+        # Nothing that is not there has been made known, and whoever relied on it is told however late he asks.
+        assert (store.index.stats().chunks, store.pool.stats().waiting) == (0, 0)
+        with pytest.raises(OSError, match="meanwhile"):
+            await store.pool.sync(drops)
+        drops = store.pool.drops
+        (result,) = await store.pool.store_files(paths)
+        await store.pool.sync(drops)
+        assert store.content(result) == NOISE
+        assert store.index.stats().chunks > 0
+
+
+@pytest.mark.parametrize("call", ["sync", "sync_directory"])
+async def test_a_worker_whose_sync_fails_is_replaced(tmp_path: Path, call: str) -> None:
+    async with worker_store(tmp_path, count=1, module="tests.support.failing_worker") as store:
+        store.pool.start()
+        paths = some_file(tmp_path)
+        (store.packs.parent / f"fail-{call}").write_text("5")
+        await store.pool.store_files(paths)
+        (pid,) = store.pool.pids()
+        with pytest.raises(OSError) as raised:
+            await store.pool.sync()
+        assert raised.value.errno == errno.EIO
         assert store.index.stats().chunks == 0
+        (store.packs.parent / f"fail-{call}").unlink()
+        (result,) = await store.pool.store_files(paths)
+        await store.pool.sync()
+        assert store.pool.pids() != [pid]
+        assert store.content(result) == NOISE
+        assert store.index.stats().chunks == store.pool.stats().chunks_new // 2
+
+
+@pytest.mark.parametrize("call", ["create", "append"])
+async def test_a_worker_that_cannot_append_goes_on_when_it_can(tmp_path: Path, call: str) -> None:
+    async with worker_store(tmp_path, count=1, module="tests.support.failing_worker") as store:
+        paths = some_file(tmp_path)
+        (store.packs.parent / f"fail-{call}").write_text(str(errno.ENOSPC))
+        with pytest.raises(OSError) as raised:
+            await store.pool.store_files(paths)
+        assert raised.value.errno == errno.ENOSPC
+        pids = store.pool.pids()
+        (store.packs.parent / f"fail-{call}").unlink()
+        (result,) = await store.pool.store_files(paths)
+        await store.pool.sync()
+        assert store.content(result) == NOISE
+        assert store.pool.pids() == pids
 
 
 async def test_a_chunk_that_another_worker_did_not_deliver_is_stored_after_all(tmp_path: Path) -> None:
     """A is told to store and stops; B has the same chunk, is told that A stores it, and waits for A."""
     content = NOISE[:50_000]
     first, second = some_file(tmp_path, content), some_file(tmp_path, content)
-    async with worker_store(tmp_path, count=2, deadline_seconds=1.0) as store:
+    async with worker_store(tmp_path, count=2, deadline_seconds=5.0) as store:
         started = trio.Event()
 
         def hook() -> None:

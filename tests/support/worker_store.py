@@ -13,6 +13,7 @@ from cas.index import ChunkIndex
 from cas.packs import PackReader
 from heliosfs.storage.log.frame import block_sums, seed_of
 from heliosfs.storage.workers import LogSource, StoredFile, WorkerPool
+from heliosfs.storage.workers.handle import WORKER_MODULE
 
 SALT = b"sixteen bytes ok"
 
@@ -73,13 +74,13 @@ def hooked_index(directory: Path) -> Iterator[HookedIndex]:
 
 @asynccontextmanager
 async def worker_store(
-    directory: Path, *, count: int = 2, deadline_seconds: float = 30.0
+    directory: Path, *, count: int = 2, deadline_seconds: float = 30.0, module: str = WORKER_MODULE
 ) -> AsyncIterator[WorkerStore]:
     """A store whose pool is closed at the end, however that comes."""
     packs = directory / "store" / "packs"
     packs.mkdir(parents=True)
     with hooked_index(directory / "store" / "db") as index:
-        async with WorkerPool(packs, index, count=count, deadline_seconds=deadline_seconds) as pool:
+        async with WorkerPool(packs, index, count=count, deadline_seconds=deadline_seconds, module=module) as pool:
             store = WorkerStore(pool, index, packs)
             try:
                 yield store

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Final
 
 import trio
-from rocksdict import Rdict
 
 from cas import database
+from cas.database import Database
 from cas.gc import pack_sizes, plan_packs
 from cas.index import ChunkIndex
 from heliosfs.core.engine import Engine
@@ -54,7 +54,7 @@ class Collector:
         self,
         engine: Engine,
         log: Log,
-        db: Rdict,
+        db: Database,
         db_dir: Path,
         packs_dir: Path,
         persister: Persister,

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Final
 
 import trio
-from rocksdict import Rdict
 
 from cas import database
+from cas.database import Database
 from cas.gc import PackPlan, PackUses, remove_packs
 from cas.index import ChunkIndex
 from cas.packfile import Place, Stored
@@ -40,7 +40,7 @@ class Packing:
     def __init__(
         self,
         packs: Path,
-        db: Rdict,
+        db: Database,
         index: ChunkIndex,
         pool: WorkerPool,
         reads: ReadsUnderWay,

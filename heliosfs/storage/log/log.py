@@ -87,9 +87,15 @@ class Log:
         start: Lsn,
         on_record: OnRecord,
         segment_bytes: int = SEGMENT_BYTES,
+        spares: int = SPARES,
+        reserve_bytes: int = 0,
         calls: OsCalls | None = None,
     ) -> Log:
         """Replay what ends above `start` through `on_record`, then go on in a fresh life.
+
+        Args:
+            spares: How many unused segment files are kept.
+            reserve_bytes: Size of a segment that only this and appends with `releasing` may use; 0 for none.
 
         Raises:
             LogDamaged: A record below the durable position is wrong.
@@ -97,7 +103,7 @@ class Log:
             OSError: Reading, or beginning the fresh life (ENOSPC).
         """
         calls = calls or OsCalls()
-        files = SegmentFiles(directory, calls, segment_bytes, SPARES)
+        files = SegmentFiles(directory, calls, segment_bytes, spares, reserve_bytes)
         log = cls(files, budget_bytes, calls)
         try:
             found = recover(files, calls, start, on_record)
@@ -108,15 +114,15 @@ class Log:
             log.durable_lsn = found.durable
             log._dirty = [segment for segment in found.lives if segment.end_lsn > found.durable]
             log._last_life = found.last_life
-            log._begin_life(max(found.end, HEADER_BYTES), found.prev_life, found.prev_end)
+            log._begin_life(max(found.end, HEADER_BYTES), found.prev_life, found.prev_end, releasing=True)
             log.epoch = log.current_life & 0xFFFF_FFFF
         except BaseException:
             log._close_files()
             raise
         return log
 
-    def _begin_life(self, position: int, prev: int, prev_end: int) -> None:
-        file = self._files.take()
+    def _begin_life(self, position: int, prev: int, prev_end: int, *, releasing: bool) -> None:
+        file = self._files.take(releasing=releasing)
         # A number is used up even if its header then fails: half of that may be on the disk.
         life = self._last_life = self._last_life + 1
         header = LifeHeader(
@@ -156,8 +162,13 @@ class Log:
 
     # --- appending -----------------------------------------------------------------------------------
 
-    def append(self, kind: int, body: bytes, payload: bytes | bytearray | memoryview = b"") -> Place:
+    def append(
+        self, kind: int, body: bytes, payload: bytes | bytearray | memoryview = b"", *, releasing: bool = False
+    ) -> Place:
         """Append one record, whole or not at all. It survives SIGKILL when this returns.
+
+        Args:
+            releasing: The record leads to free space (a removal): on a full disk it may use the reserve.
 
         Raises:
             OSError: ENOSPC, EIO, ...: nothing has happened; EROFS: the log has failed before.
@@ -169,7 +180,7 @@ class Log:
         unpadded = RECORD_BYTES + len(body) + size + ((size + BLOCK_BYTES - 1) // BLOCK_BYTES * 4)
         length = (unpadded + 7) & ~7
         if self._offset + length > self._limit:
-            self._roll(length)
+            self._roll(length, releasing)
         seed, connection, request = self._seed, self.connection, self.request
         sums = block_sums(payload, seed) if size else b""
         offset = self._offset
@@ -228,12 +239,12 @@ class Log:
         except OSError as error:
             self.failed = error
 
-    def _roll(self, length: int) -> None:
+    def _roll(self, length: int, releasing: bool) -> None:
         if length + HEADER_BYTES + _SEAL_ROOM > self._files.segment_bytes:
             raise OSError(errno.EFBIG, "record larger than a segment")
         old = self._segment
         old_end = self.end
-        self._begin_life(old_end + _SEAL_ROOM, self.current_life, old_end)
+        self._begin_life(old_end + _SEAL_ROOM, self.current_life, old_end, releasing=releasing)
         old.sealed = True
         seal = encode_record(
             old.seed,
@@ -247,6 +258,8 @@ class Log:
         # unless that header is lost: its failure costs nothing.
         with contextlib.suppress(OSError):
             self._calls.append(old.file.fd, [seal], old.end)
+        if self._offset + length > self._limit:
+            raise OSError(errno.ENOSPC, "the log's reserve is too small for this record")
 
     # --- durability ----------------------------------------------------------------------------------
 
@@ -373,6 +386,19 @@ class Log:
                 self._dirty.remove(segment)
         self.used_bytes -= segment.file.size
         self._files.give(segment.file)
+
+    def wait_freed(self) -> None:
+        """Return when the disk has back what releases gave it. Blocks; from any thread."""
+        self._files.wait_freed()
+
+    @property
+    def has_reserve(self) -> bool:
+        """Whether the reserve segment is there, as far as one is wanted."""
+        return self._files.reserve is not None or not self._files.reserve_bytes
+
+    def keep_reserve(self) -> bool:
+        """Make the reserve segment again if it was used. Whether there is one. May fallocate: 50 us."""
+        return self._files.keep_reserve()
 
     @property
     def over_budget(self) -> bool:

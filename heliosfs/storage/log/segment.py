@@ -1,8 +1,9 @@
 """Segment files, and the lives they lead.
 
 `SegmentFiles` owns the directory: it makes files with all their blocks reserved, keeps a few spare ones and
-removes the rest. A `Segment` is one life of one file. A file's next life overwrites its header; nothing
-else of it is erased, because the new salt makes the old records void.
+removes the rest. One small file is kept in reserve, for records that lead out of a full disk. A `Segment` is
+one life of one file. A file's next life overwrites its header; nothing else of it is erased, because the new
+salt makes the old records void.
 Must not know: what records mean, who pins a life.
 """
 
@@ -89,18 +90,23 @@ class SegmentFiles:
         directory: Where they are.
         segment_bytes: Size of the files it makes and keeps spare.
         spare_limit: How many unused files it keeps, ready for a next life.
+        reserve_bytes: Size of the file kept in reserve; 0 for none.
         unsynced: A file was made since `sync_directory`.
         spares: Unused files.
+        reserve: The file kept in reserve, while there is one.
     """
 
     directory: Path
     calls: OsCalls
     segment_bytes: int
     spare_limit: int
+    reserve_bytes: int = 0
     directory_fd: int = field(init=False)
     unsynced: bool = field(init=False, default=False)
     spares: list[SegmentFile] = field(init=False, default_factory=list)
+    reserve: SegmentFile | None = field(init=False, default=None)
     _numbers: set[int] = field(init=False, default_factory=set)
+    _closing: list[threading.Thread] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
         if self.segment_bytes < 2 * HEADER_BYTES or self.segment_bytes % HEADER_BYTES:
@@ -145,8 +151,11 @@ class SegmentFiles:
         except NewerFormat as error:
             raise StoreNewer(self.directory.parent, error.version) from None
 
-    def take(self) -> SegmentFile:
+    def take(self, *, releasing: bool = False) -> SegmentFile:
         """A file for a new life: a spare one, or one made now with all its blocks reserved.
+
+        Args:
+            releasing: What is to be written leads to free space: where no file can be made it gets the reserve.
 
         Raises:
             OSError: ENOSPC and others; no file is left behind.
@@ -155,35 +164,71 @@ class SegmentFiles:
         """
         if self.spares:
             return self.spares.pop()
+        try:
+            return self._make(self.segment_bytes)
+        except OSError:
+            if not releasing or self.reserve is None:
+                raise
+            file, self.reserve = self.reserve, None
+            return file
+
+    def keep_reserve(self) -> bool:
+        """Have a file in reserve, made now if need be. Whether there is one, as far as one is wanted."""
+        if self.reserve is None and self.reserve_bytes:
+            try:
+                self.reserve = self._make(self.reserve_bytes)
+            except OSError:
+                return False
+        return True
+
+    def _make(self, size: int) -> SegmentFile:
         number = 1
         while number in self._numbers:
             number += 1
         path = self.directory / f"seg-{number:04d}"
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, _MODE)
         try:
-            self.calls.preallocate(fd, 0, self.segment_bytes)
+            self.calls.preallocate(fd, 0, size)
         except OSError:
             os.close(fd)
             os.unlink(path)
             raise
         self._numbers.add(number)
         self.unsynced = True
-        return SegmentFile(number, path, fd, self.segment_bytes)
+        return SegmentFile(number, path, fd, size)
 
     def give(self, file: SegmentFile) -> None:
-        """Take a file back whose life is over: kept as a spare, or removed."""
-        if file.size != self.segment_bytes or len(self.spares) >= self.spare_limit:
-            try:
-                self.calls.unlink(str(file.path))
-            except OSError:
-                # It stays on disk with a life that is over: harmless, and the next open offers it again.
-                pass
-            else:
-                self._numbers.discard(file.number)
-            # Closing frees the blocks, which takes milliseconds: not on the appending thread.
-            threading.Thread(target=os.close, args=(file.fd,), name="close segment").start()
-            return
-        self.spares.append(file)
+        """Take a file back whose life is over: kept in reserve or as a spare, or removed."""
+        if self.reserve is None and file.size == self.reserve_bytes:
+            self.reserve = file
+        elif file.size == self.segment_bytes and len(self.spares) < self.spare_limit:
+            self.spares.append(file)
+        else:
+            self._remove(file)
+
+    def drop_spares(self) -> None:
+        """Remove the spare files: nothing will need them soon. The reserve stays."""
+        while self.spares:
+            self._remove(self.spares.pop())
+
+    def _remove(self, file: SegmentFile) -> None:
+        try:
+            self.calls.unlink(str(file.path))
+        except OSError:
+            # It stays on disk with a life that is over: harmless, and the next open offers it again.
+            pass
+        else:
+            self._numbers.discard(file.number)
+        # Closing frees the blocks, which takes milliseconds: not on the appending thread.
+        thread = threading.Thread(target=os.close, args=(file.fd,), name="close segment")
+        self._closing = [other for other in self._closing if other.is_alive()]
+        self._closing.append(thread)
+        thread.start()
+
+    def wait_freed(self) -> None:
+        """Return when the blocks of removed files are free. Blocks; from any thread."""
+        for thread in list(self._closing):
+            thread.join()
 
     def begin_life(self, file: SegmentFile, header: LifeHeader) -> Segment:
         """Write the header of a new life over whatever the file held.
@@ -216,9 +261,10 @@ class SegmentFiles:
 
     def close(self) -> None:
         """Close the spare files and the directory. Idempotent."""
-        for file in self.spares:
+        for file in (*self.spares, *((self.reserve,) if self.reserve is not None else ())):
             os.close(file.fd)
         self.spares.clear()
+        self.reserve = None
         if self.directory_fd >= 0:
             os.close(self.directory_fd)
             self.directory_fd = -1

@@ -3,7 +3,8 @@
 Invariants:
 - one task at a time talks to a worker: the one that took it, and it gives it back or loses it;
 - a worker that is left in the middle of anything is ended: what it would say next nobody could tell apart;
-- a failed sync is final: nothing is done afterwards, because what the kernel dropped cannot be known.
+- what a failed sync did not cover was never stored: which of it the kernel dropped cannot be known. The pack
+  and its worker are left behind, `drops` tells whoever relied on it, and the next time it is stored anew.
 Must not know: what jobs mean, how they are divided.
 """
 
@@ -18,8 +19,9 @@ import trio
 
 from cas.digest import ChunkId
 from cas.packfile import pack_numbers, pack_writer
+from cas.packs import ROLL_BYTES
 from heliosfs.storage.workers import protocol
-from heliosfs.storage.workers.handle import Worker
+from heliosfs.storage.workers.handle import WORKER_MODULE, Worker
 from heliosfs.storage.workers.jobs import WorkerLost
 from heliosfs.storage.workers.ledger import Ledger
 
@@ -35,12 +37,25 @@ class Crew:
     Attributes:
         lost: Workers that died, hung or were left in the middle of a job.
         syncs: Done.
+        drops: How many times stored chunks were dropped, because a sync failed.
     """
 
-    def __init__(self, packs: Path, ledger: Ledger, count: int, deadline_seconds: float) -> None:
+    def __init__(
+        self,
+        packs: Path,
+        ledger: Ledger,
+        count: int,
+        deadline_seconds: float,
+        *,
+        pack_bytes: int = ROLL_BYTES,
+        module: str = WORKER_MODULE,
+    ) -> None:
         self.count = count
         self.lost = 0
         self.syncs = 0
+        self.drops = 0
+        self._pack_bytes = pack_bytes
+        self._module = module
         self._packs = packs
         self._ledger = ledger
         self._deadline_seconds = deadline_seconds
@@ -72,9 +87,7 @@ class Crew:
         return [worker.pid for worker in self._workers]
 
     def check(self) -> None:
-        """Raises OSError: an earlier sync has failed, or the crew is closed (ESHUTDOWN)."""
-        if self._failure is not None:
-            raise OSError(self._failure.errno, "an earlier sync of the packs failed") from self._failure
+        """Raises OSError: the crew is closed (ESHUTDOWN)."""
         if self._closed:
             raise OSError(errno.ESHUTDOWN, "the worker processes are closed")
 
@@ -129,6 +142,8 @@ class Crew:
                 if what == done or what == protocol.FAILED:
                     while worker.sync_sent:
                         self._note_sync(worker, *await worker.receive(_SYNC_SECONDS))
+                    if kind in (protocol.SYNC, protocol.ROLL):
+                        self._note_sync(worker, what, message)
                     over = True
                     if what == protocol.FAILED:
                         raise OSError(*protocol.read_failure(message))
@@ -153,17 +168,21 @@ class Crew:
             else:
                 self._lose(worker)
 
-    async def sync(self) -> None:
+    async def sync(self, since: int | None = None) -> None:
         """Return when everything stored by jobs that are done is durable in its pack, and in the index.
 
         The index records themselves are unsynced: the caller flushes the database. Workers in the middle of
         a job sync between two batches.
 
+        Args:
+            since: `drops` when the first job that matters to the caller began.
+
         Raises:
-            OSError: It is not, and can't be made so. Every later call of any method raises, too.
+            OSError: It is not: what was not durable was dropped, now or since then. Do the jobs again.
         """
         async with self._sync_lock:
             self.check()
+            self._failure = None
             async with trio.open_nursery() as nursery:
                 for worker in self._workers:
                     if worker.account.unsynced:
@@ -172,23 +191,29 @@ class Crew:
             try:
                 await self._ledger.sync_orphans()
             except OSError as error:
-                self._failure = error
-                raise
+                self._dropped(error)
+            failure: OSError | None = self._failure
+            if failure is not None:
+                raise OSError(failure.errno, f"packs can't be synced: {failure.strerror}") from failure
+            if since is not None and since != self.drops:
+                raise OSError(errno.EIO, "a sync of the packs failed meanwhile")
             await self._ledger.index_synced()
             self.syncs += 1
 
     async def roll(self) -> None:
         """Have every worker that is free leave its pack, so that it can be collected. Raises OSError."""
+        drops = self.drops
         for worker in list(self._free):
             if worker.account.pack and worker in self._free:
                 self._free.remove(worker)
                 try:
-                    message = await self.converse(worker, protocol.ROLL, b"", protocol.SYNCED, set())
+                    await self.converse(worker, protocol.ROLL, b"", protocol.SYNCED, set())
                 except WorkerLost:
                     continue
                 worker.account.pack = 0
-                self._note_sync(worker, protocol.SYNCED, message)
         self.check()
+        if self.drops != drops:
+            raise OSError(self._failure.errno if self._failure else errno.EIO, "packs can't be synced")
 
     def complete_packs(self) -> set[int]:
         """Packs that nobody appends to any more and of which everything is told: indexed, or garbage.
@@ -244,10 +269,9 @@ class Crew:
                 return  # Synced in its job, or lost.
             worker.reserved = False
         try:
-            message = await self.converse(worker, protocol.SYNC, b"", protocol.SYNCED, set())
+            await self.converse(worker, protocol.SYNC, b"", protocol.SYNCED, set())
         except WorkerLost:
             return  # Its pack is the ledger's to sync.
-        self._note_sync(worker, protocol.SYNCED, message)
 
     async def _request_sync(self, worker: Worker) -> None:
         """In the middle of a job: ask for the sync that somebody waits for."""
@@ -261,19 +285,29 @@ class Crew:
         worker.sync_sent = False
         number, reason = protocol.read_failure(message)
         if number:
-            self._failure = OSError(number, reason)
+            worker.spoiled = True
+            self._ledger.drop(worker.account)
+            self._dropped(OSError(number, reason))
         else:
             self._ledger.synced(worker.account)
         if worker.sync_wanted is not None:
             worker.sync_wanted.set()
 
+    def _dropped(self, error: OSError) -> None:
+        self._failure = error
+        self.drops += 1
+
     def _spawn(self) -> Worker:
         self._started += 1
-        worker = Worker(self._packs, self._started)
+        worker = Worker(self._packs, self._started, self._pack_bytes, self._module)
         self._workers.append(worker)
         return worker
 
     def _give(self, worker: Worker) -> None:
+        if worker.spoiled:
+            # Its pack takes nothing any more; another worker makes one of its own.
+            self._lose(worker)
+            return
         self._ledger.give_up(worker.account)
         self._deliveries.unpark_all()
         if worker.sync_wanted is not None and not worker.sync_wanted.is_set():

@@ -18,6 +18,7 @@ from heliosfs.storage.workers import protocol
 from heliosfs.storage.workers.jobs import WorkerLost
 from heliosfs.storage.workers.ledger import Account
 
+WORKER_MODULE: Final = "heliosfs.storage.workers"
 _RECEIVE_BYTES: Final = 1 << 18
 _IMPORT_ROOT: Final = str(Path(__file__).parents[3])
 
@@ -31,6 +32,7 @@ class Worker:
         sync_wanted: Somebody waits for a sync of this worker while it has a job.
         sync_sent: That sync was asked for and not answered yet.
         reserved: The job is over and the worker is the waiter's.
+        spoiled: A sync of it has failed: it is to be replaced.
     """
 
     __slots__ = (
@@ -40,12 +42,16 @@ class Worker:
         "account",
         "number",
         "reserved",
+        "spoiled",
         "sync_sent",
         "sync_wanted",
     )
 
-    def __init__(self, packs: Path, number: int) -> None:
+    def __init__(self, packs: Path, number: int, pack_bytes: int, module: str = WORKER_MODULE) -> None:
         """Start a process that appends to packs in the directory `packs`. Takes 1-2 ms; it is ready later.
+
+        `pack_bytes` is the length from which a pack is left for the next; `module` what is run: a test has its
+        own, in which one call fails.
 
         Must be called in the thread that the pool lives in: the kernel ends a worker with the thread that
         started it.
@@ -58,6 +64,7 @@ class Worker:
         self.sync_wanted: trio.Event | None = None
         self.sync_sent = False
         self.reserved = False
+        self.spoiled = False
         self._buffer = bytearray()
         ours, theirs = socket.socketpair()
         try:
@@ -68,11 +75,12 @@ class Worker:
                     sys.executable,
                     "-P",
                     "-m",
-                    "heliosfs.storage.workers",
+                    module,
                     str(theirs.fileno()),
                     os.fspath(packs.absolute()),
                     str(number),
                     str(os.getpid()),
+                    str(pack_bytes),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

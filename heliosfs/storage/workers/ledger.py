@@ -137,11 +137,26 @@ class Ledger:
         """Packs with chunks that are in no index record yet. O(waiting)."""
         return {entry.place.pack for entry in self._waiting.values()}
 
+    def drop(self, account: Account) -> None:
+        """What the worker had appended since its last sync may not be there: it was never stored."""
+        self._forget(account.unsynced)
+        account.unsynced = []
+
+    def _forget(self, entries: list[Stored]) -> None:
+        for entry in entries:
+            if self._waiting.get(entry.id) is entry:
+                del self._waiting[entry.id]
+
     async def sync_orphans(self) -> None:
-        """Sync the packs that lost workers left behind, in a thread. Raises OSError."""
+        """Sync the packs that lost workers left behind, in a thread. Raises OSError: they are dropped."""
         while self._orphans:
             orphans = list(self._orphans)
-            await trio.to_thread.run_sync(_sync_packs, self._packs, {entry.place.pack for entry in orphans})
+            try:
+                await trio.to_thread.run_sync(_sync_packs, self._packs, {entry.place.pack for entry in orphans})
+            except OSError:
+                del self._orphans[: len(orphans)]
+                self._forget(orphans)
+                raise
             del self._orphans[: len(orphans)]
             self._synced += orphans
 

@@ -18,11 +18,12 @@ import trio
 
 from cas.digest import ChunkId
 from cas.index import ChunkIndex
-from cas.packs import Stored
+from cas.packs import ROLL_BYTES, Stored
 from heliosfs.core.errors import Damaged
 from heliosfs.storage.collecting.claims import Claims
 from heliosfs.storage.workers import protocol
 from heliosfs.storage.workers.crew import Crew
+from heliosfs.storage.workers.handle import WORKER_MODULE
 from heliosfs.storage.workers.jobs import (
     JOB_BYTES,
     JOB_RUNS,
@@ -93,6 +94,8 @@ class WorkerPool:
         claims: Claims | None = None,
         count: int | None = None,
         deadline_seconds: float = DEADLINE_SECONDS,
+        pack_bytes: int = ROLL_BYTES,
+        module: str = WORKER_MODULE,
     ) -> None:
         """Make a pool without processes yet: they start with `start` or the first job.
 
@@ -102,11 +105,13 @@ class WorkerPool:
             claims: Told of every chunk that a worker asks about.
             count: Processes; by default one a core, at most MAX_WORKERS.
             deadline_seconds: Silence after which a worker that has a job counts as hung.
+            pack_bytes: Length from which a pack gets no further entries.
+            module: What the processes run: a test has its own, in which one call fails.
         """
         self.count = count or min(os.cpu_count() or 1, MAX_WORKERS)
         self.claims = claims or Claims()
         self._ledger = Ledger(packs, index, self.claims)
-        self._crew = Crew(packs, self._ledger, self.count, deadline_seconds)
+        self._crew = Crew(packs, self._ledger, self.count, deadline_seconds, pack_bytes=pack_bytes, module=module)
         self._stats = PoolStats()
 
     async def __aenter__(self) -> Self:
@@ -189,16 +194,25 @@ class WorkerPool:
         """Packs to which nothing is added any more, in the index or to it. 20 us a pack."""
         return self._crew.complete_packs()
 
-    async def sync(self) -> None:
+    @property
+    def drops(self) -> int:
+        """How many times stored chunks were dropped, because a sync failed: note it before the first job."""
+        return self._crew.drops
+
+    async def sync(self, since: int | None = None) -> None:
         """Return when everything stored by jobs that are done is durable in its pack, and in the index.
 
         The index records themselves are unsynced: the caller flushes the database. Workers in the middle of
         a job sync between two batches.
 
+        Args:
+            since: `drops` before the first job whose chunks matter to the caller.
+
         Raises:
-            OSError: It is not, and can't be made so. Every later call of any method raises, too.
+            OSError: It is not: what was not durable was dropped, now or since then. Done again, the jobs store
+                it in other packs.
         """
-        await self._crew.sync()
+        await self._crew.sync(since)
 
     def pids(self) -> list[int]:
         """Process ids of the workers now."""

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from cas.digest import ChunkId
-from cas.packs import PackReader, PackWriter, Stored
+from cas.packs import PackCalls, PackReader, PackWriter, Stored
 from heliosfs.storage.workers import protocol
 from heliosfs.storage.workers.copying import copy_chunks
 from heliosfs.storage.workers.cutting import cut_run
@@ -42,12 +42,14 @@ class _Gone(Exception):
 class _Worker:
     __slots__ = ("_directory", "_number", "_packs", "_reader", "_socket", "_store", "_writer")
 
-    def __init__(self, connection: socket.socket, packs: Path, number: int) -> None:
+    def __init__(
+        self, connection: socket.socket, packs: Path, number: int, pack_bytes: int, calls: PackCalls | None
+    ) -> None:
         self._socket = connection
         self._store = packs.parent
         self._directory = packs
         self._number = number
-        self._writer = PackWriter(packs, number)
+        self._writer = PackWriter(packs, number, roll_bytes=pack_bytes, calls=calls)
         self._packs = PackReader(packs)
         self._reader = SourceReader(self._packs)
 
@@ -194,17 +196,22 @@ def _tie_to(parent: int) -> bool:
     return os.getppid() == parent
 
 
-def main(arguments: list[str]) -> int:
-    """Run a worker: arguments are the socket's descriptor, the packs' directory, a number, the daemon's pid."""
+def main(arguments: list[str], calls: PackCalls | None = None) -> int:
+    """Run a worker.
+
+    Args:
+        arguments: The socket's descriptor, the packs' directory, a number, the daemon's pid, bytes of a pack.
+        calls: System calls of the pack writer, for tests.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    descriptor, packs, number, parent = arguments
+    descriptor, packs, number, parent, pack_bytes = arguments
     if not _tie_to(int(parent)):
         return 0
     os.nice(_NICE)
     gc.freeze()
     with socket.socket(fileno=int(descriptor)) as connection:
         try:
-            _Worker(connection, Path(packs), int(number)).serve()
+            _Worker(connection, Path(packs), int(number), int(pack_bytes), calls).serve()
         except _Gone:
             pass
     return 0

@@ -42,15 +42,17 @@ def test_what_cannot_be_opened_is_an_os_error(tmp_path: Path) -> None:
         StoreLock(tmp_path / "absent" / "lock")
 
 
-def test_no_space_for_the_pid_gives_the_lock_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_space_for_the_pid_is_no_reason_to_refuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(fd: int, data: bytes, offset: int) -> int:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", refuse)
-        with pytest.raises(OSError, match="No space"):
-            StoreLock(tmp_path / "lock")
-    StoreLock(tmp_path / "lock").close()
+        lock = StoreLock(tmp_path / "lock")
+    with pytest.raises(StoreLocked) as caught:
+        StoreLock(tmp_path / "lock")
+    assert caught.value.pid is None
+    lock.close()
 
 
 def test_death_gives_it_back(tmp_path: Path) -> None:

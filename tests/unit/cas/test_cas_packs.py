@@ -15,7 +15,7 @@ from cas.codec import LZ4, MAX_FRAME, encode
 from cas.digest import ChunkId, chunk_id
 from cas.errors import ChunkDamaged, FrameDamaged, PackDamaged, VersionUnknown
 from cas.packfile import ENTRY_HEADER_BYTES, PACK_HEADER_BYTES, pack_numbers, pack_path
-from cas.packs import PackReader, PackWriter, Place, Stored
+from cas.packs import PackCalls, PackReader, PackWriter, Place, Stored
 
 SALT = b"saltsalt"
 
@@ -29,8 +29,13 @@ ENTRIES = [entry(f"chunk {number} ", number + 1) for number in range(20)]
 
 
 @pytest.fixture
-def writer(tmp_path: Path) -> Iterator[PackWriter]:
-    writer = PackWriter(tmp_path, 7, salt=lambda count: SALT[:count])
+def calls() -> PackCalls:
+    return PackCalls()
+
+
+@pytest.fixture
+def writer(tmp_path: Path, calls: PackCalls) -> Iterator[PackWriter]:
+    writer = PackWriter(tmp_path, 7, salt=lambda count: SALT[:count], calls=calls)
     yield writer
     writer.close()
 
@@ -41,7 +46,7 @@ def reader(tmp_path: Path) -> PackReader:
 
 
 class FailingWrites:
-    """os.pwritev and os.pwrite that let `budget` bytes through, then have no space."""
+    """Writes that let `budget` bytes through, then have no space."""
 
     def __init__(self, budget: int) -> None:
         self.budget = budget
@@ -54,12 +59,12 @@ class FailingWrites:
         self.budget -= len(data)
         return self.real(fd, [data], offset)
 
-    def pwrite(self, fd: int, data: bytes, offset: int) -> int:
-        return self.pwritev(fd, [data], offset)
+    def pwrite(self, fd: int, data: memoryview, offset: int) -> int:
+        return self.pwritev(fd, [bytes(data)], offset)
 
-    def install(self, patch: pytest.MonkeyPatch) -> None:
-        patch.setattr(os, "pwritev", self.pwritev)
-        patch.setattr(os, "pwrite", self.pwrite)
+    def install(self, calls: PackCalls, patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(calls, "append", self.pwritev)
+        patch.setattr(calls, "rest", self.pwrite)
 
 
 def test_what_was_appended_is_read_at_once(writer: PackWriter, reader: PackReader) -> None:
@@ -133,11 +138,11 @@ def test_descriptors_are_all_closed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("budget", [0, 1, 60, 500])
 def test_no_space_appends_nothing_and_is_overwritten(
-    budget: int, writer: PackWriter, reader: PackReader, monkeypatch: pytest.MonkeyPatch
+    budget: int, calls: PackCalls, writer: PackWriter, reader: PackReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = writer.append(*ENTRIES[0])
     with monkeypatch.context() as patch:
-        FailingWrites(budget).install(patch)
+        FailingWrites(budget).install(calls, patch)
         with pytest.raises(OSError, match="No space") as caught:
             writer.append_many(ENTRIES[1:])
         assert caught.value.errno == errno.ENOSPC
@@ -149,7 +154,7 @@ def test_no_space_appends_nothing_and_is_overwritten(
 
 
 def test_leftovers_that_cannot_be_cut_off_mean_nothing(
-    writer: PackWriter, reader: PackReader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    calls: PackCalls, writer: PackWriter, reader: PackReader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writer.append(*ENTRIES[0])
 
@@ -157,8 +162,8 @@ def test_leftovers_that_cannot_be_cut_off_mean_nothing(
         raise OSError(errno.EIO, "no")
 
     with monkeypatch.context() as patch:
-        FailingWrites(400).install(patch)
-        patch.setattr(os, "ftruncate", refuse)
+        FailingWrites(400).install(calls, patch)
+        patch.setattr(calls, "truncate", refuse)
         with pytest.raises(OSError, match="No space"):
             writer.append_many(ENTRIES[1:])
     place = writer.append(*ENTRIES[1])
@@ -167,40 +172,39 @@ def test_leftovers_that_cannot_be_cut_off_mean_nothing(
 
 
 def test_a_short_write_is_completed(
-    writer: PackWriter, reader: PackReader, monkeypatch: pytest.MonkeyPatch
+    calls: PackCalls, writer: PackWriter, reader: PackReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writer.append(*ENTRIES[0])
     real = os.pwritev
     with monkeypatch.context() as patch:
-        patch.setattr(os, "pwritev", lambda fd, buffers, offset: real(fd, [b"".join(buffers)[:77]], offset))
+        patch.setattr(calls, "append", lambda fd, buffers, offset: real(fd, [b"".join(buffers)[:77]], offset))
         places = writer.append_many(ENTRIES[1:])
     assert [reader.read_frame(place) for place in places] == [frame for _, frame in ENTRIES[1:]]
 
 
 def test_no_space_for_a_new_pack_leaves_no_file(
-    writer: PackWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    calls: PackCalls, writer: PackWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        FailingWrites(10).install(patch)
+        FailingWrites(10).install(calls, patch)
         with pytest.raises(OSError, match="No space"):
             writer.append(*ENTRIES[0])
     assert pack_numbers(tmp_path) == []
     assert writer.append(*ENTRIES[0]).pack == 1
 
 
-@pytest.mark.parametrize("call", ["fdatasync", "fsync"])
-def test_after_a_failed_sync_the_writer_refuses(call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    writer = PackWriter(tmp_path, 0, roll_bytes=100)
+@pytest.mark.parametrize("call", ["sync", "sync_directory"])
+def test_after_a_failed_sync_the_writer_refuses(call: str, tmp_path: Path, calls: PackCalls) -> None:
+    writer = PackWriter(tmp_path, 0, roll_bytes=100, calls=calls)
     writer.append_many(ENTRIES[:5])
     writer.append_many(ENTRIES[5:7])
 
     def fail(fd: int) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(os, call, fail)
-        with pytest.raises(OSError, match="Input/output"):
-            writer.sync()
+    setattr(calls, call, fail)
+    with pytest.raises(OSError, match="Input/output"):
+        writer.sync()
     for again in (writer.sync, lambda: writer.append(*ENTRIES[0])):
         with pytest.raises(OSError, match="earlier sync") as caught:
             again()
@@ -210,17 +214,13 @@ def test_after_a_failed_sync_the_writer_refuses(call: str, tmp_path: Path, monke
     assert len(os.listdir("/proc/self/fd")) < before
 
 
-def test_sync_covers_old_packs_and_new_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sync_covers_old_packs_and_new_names(tmp_path: Path) -> None:
     synced: list[str] = []
-    for name in ("fdatasync", "fsync"):
-        real = getattr(os, name)
 
-        def note(fd: int, real=real) -> None:  # type: ignore[no-untyped-def]
-            synced.append(Path(f"/proc/self/fd/{fd}").readlink().name)
-            real(fd)
+    def note(fd: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{fd}").readlink().name)
 
-        monkeypatch.setattr(os, name, note)
-    writer = PackWriter(tmp_path, 0, roll_bytes=100)
+    writer = PackWriter(tmp_path, 0, roll_bytes=100, calls=PackCalls(sync=note, sync_directory=note))
     for each in ENTRIES[10:13]:
         writer.append(*each)
     writer.sync()

@@ -6,7 +6,6 @@ import errno
 import os
 import random
 import shutil
-from collections import namedtuple
 from pathlib import Path
 
 import pytest
@@ -115,8 +114,7 @@ async def test_a_file_without_a_name_goes_with_its_daemon_unless_it_was_linked(t
 async def test_an_allocation_beyond_the_disk_is_enospc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with open_filesystem(tmp_path / "store", create=True, background=False) as fs:
         file = await fs.make(root_of(fs), b"f", 0o100644, ME)
-        disk = namedtuple("disk", "f_bavail f_frsize")(10, 4096)
-        monkeypatch.setattr(os, "statvfs", lambda _path: disk)
+        monkeypatch.setattr(fs.space, "room", lambda unstored: 40960)
         with pytest.raises(FsError) as caught:
             await fs.fallocate(file.node, 0, 0, 40961, ME)
         assert caught.value.errno == errno.ENOSPC
