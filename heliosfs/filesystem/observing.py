@@ -82,6 +82,7 @@ class Observing(VersionOperations):
                 "reserve_bytes": self.space.reserved,
                 "reserve_whole": not self.space.missing and log.has_reserve,
             },
+            "lost_bytes": persister.lost_bytes,
             "cuts": persister.cuts,
             "last_cut_seconds": round(persister.last_seconds, 6),
             "recovery": self.options.get("recovery"),

@@ -9,8 +9,10 @@ from typing import Final
 
 import trio
 
+from cas.digest import ChunkId
 from cas.errors import ChunkDamaged
 from cas.index import ChunkIndex
+from cas.packs import PackReader
 from heliosfs.core import recut
 from heliosfs.core.errors import Damaged
 from heliosfs.core.extent import ChunkRef, LogData, Source
@@ -21,6 +23,7 @@ from heliosfs.storage.breath import Breath
 from heliosfs.storage.collecting.reads import ReadsUnderWay
 from heliosfs.storage.log import Log
 from heliosfs.storage.pagestore import PageCache
+from heliosfs.storage.salvaging import Lost, Part, Salvager, parts_of
 from heliosfs.storage.workers import ChunkSource, CutRun, LogSource, WorkerPool
 
 _JOB_RUNS: Final = 64
@@ -30,7 +33,11 @@ _Cut = tuple[int, Region]
 
 
 class FileCutter:
-    """Makes the stored form of file contents."""
+    """Makes the stored form of file contents.
+
+    Attributes:
+        lost: Bytes that the running cut has given up, because they are damaged.
+    """
 
     def __init__(
         self, log: Log, index: ChunkIndex, cache: PageCache, pool: WorkerPool, reads: ReadsUnderWay
@@ -40,12 +47,15 @@ class FileCutter:
         self._cache = cache
         self._pool = pool
         self._reads = reads
+        self._salvager = Salvager(log, index, PackReader(pool.packs))
+        self.lost: list[Lost] = []
 
     async def canonical(self, inodes: list[Inode], moves: _Moves, breath: Breath) -> dict[int, Tree]:
         """The canonical extents of each file that has to be cut, by id() of the inode; adds to `moves`.
 
         Raises:
-            Damaged: Bytes that are to be cut cannot be read (EIO).
+            Damaged: Bytes that are to be cut cannot be read now, and may be later (EIO). Those that never will be
+                are given up by themselves: `lost`.
             OSError: The chunks cannot be stored (ENOSPC, EIO).
         """
         todo: list[_Cut] = []
@@ -117,13 +127,47 @@ class FileCutter:
     async def _job(self, batch: list[_Cut], results: dict[tuple[int, int], Cutting]) -> None:
         # The worker reads at places that are looked up here.
         with self._reads.read():
-            runs = [
-                CutRun(tuple(self._source(*source) for source in region.sources), region.resync)
-                for _, region in batch
-            ]
-            cut = await self._pool.cut_runs(runs)
-        for (key, region), result in zip(batch, cut, strict=True):
-            results[key, region.offset] = Cutting(result.pieces, result.consumed)
+            runs: list[CutRun] = []
+            asked: list[_Cut] = []
+            broken: list[_Cut] = []
+            for key, region in batch:
+                try:
+                    run = CutRun(tuple(self._source(*source) for source in region.sources), region.resync)
+                except Damaged:
+                    broken.append((key, region))
+                else:
+                    runs.append(run)
+                    asked.append((key, region))
+            for (key, region), result in zip(asked, await self._pool.cut_each(runs), strict=True):
+                if isinstance(result, Damaged):
+                    broken.append((key, region))
+                else:
+                    results[key, region.offset] = Cutting(result.pieces, result.consumed)
+            for key, region in broken:
+                results[key, region.offset] = await self._around_damage(region)
+
+    async def _around_damage(self, region: Region) -> Cutting:
+        """The cutting of a region of which a part can't be read: what lies between damage is cut by itself."""
+        if not region.to_end:
+            # Met no boundary: so it comes again, as the whole rest of its run.
+            return Cutting((), -1)
+        parts = parts_of(region.sources)
+        found = await trio.to_thread.run_sync(self._salvager.examine, parts)
+        pieces: list[tuple[ChunkId, int]] = []
+        whole: list[Part] = []
+        for part, lost in zip([*parts, None], [*found, None], strict=True):
+            if part is not None and lost is None:
+                whole.append(part)
+                continue
+            if whole:
+                run = CutRun(tuple(self._source(*source) for source in whole))
+                (result,) = await self._pool.cut_runs([run])
+                pieces.extend(result.pieces)
+                whole = []
+            if lost is not None:
+                pieces.append((lost.id, lost.length))
+                self.lost.append(lost)
+        return Cutting(pieces, sum(length for _, length in pieces))
 
     def _source(self, source: Source, start: int, length: int) -> LogSource | ChunkSource:
         if type(source) is LogData:

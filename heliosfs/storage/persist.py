@@ -40,6 +40,7 @@ from heliosfs.storage.collecting.reads import ReadsUnderWay
 from heliosfs.storage.log import GroupCommit, Log
 from heliosfs.storage.pagestore import PageCache, PageStore
 from heliosfs.storage.pagewriter import PageWriter
+from heliosfs.storage.salvaging import Lost
 from heliosfs.storage.space import Space
 from heliosfs.storage.workers import WorkerPool
 
@@ -61,6 +62,7 @@ class Persister:
         persisted: Log position of the last committed cut.
         failed: Why the last cut failed, or None. It is tried again.
         cuts: How many were committed; last_seconds: how long the last one took.
+        lost_bytes: Damaged bytes that cuts since the start gave up; reading them is EIO.
         storing_events: Operation-log lines that the running cut holds.
     """
 
@@ -94,6 +96,7 @@ class Persister:
         self.storing_events: list[Event] = []
         self.cuts = 0
         self.last_seconds = 0.0
+        self.lost_bytes = 0
         self._failures = 0
         self._next_try = 0.0
         self._made_room = -MAKE_ROOM_S
@@ -282,6 +285,8 @@ class Persister:
     async def _carry_out(self, cut: Cut) -> dict[int, PageId]:
         breath = Breath()
         drops = self._pool.drops
+        lost: list[Lost] = []
+        self._cutter.lost = lost
         inodes = await self._inodes_of(cut, breath)
         trees = await self._cutter.canonical(inodes, cut.moves, breath)
         writer = PageWriter(self._store, self._cache, breath)
@@ -309,8 +314,14 @@ class Persister:
         writer.flush()
         await self._pool.sync(drops)
         await self._commit.wait_durable(cut.position)
-        self._db.write(refstore.commit_batch(cut, roots, orphans))
+        batch = refstore.commit_batch(cut, roots, orphans)
+        for each in lost:
+            refstore.put_lost(batch, each.id, each.length, each.source, each.reason)
+        self._db.write(batch)
         await trio.to_thread.run_sync(self._db.sync)
+        for each in lost:
+            log_.error("%s: %d bytes are damaged and were given up; reading them is EIO", each.source, each.length)
+        self.lost_bytes += sum(each.length for each in lost)
         return roots
 
     async def _move(self, cut: Cut) -> None:

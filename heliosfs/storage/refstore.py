@@ -29,6 +29,8 @@ HEAD: Final = b"r!head"
 _BRANCH: Final = b"rb"
 _SNAPSHOT: Final = b"rs"
 _EVENT: Final = b"o"
+LOST: Final = b"q"
+"""Of what stands for bytes that a cut could not read."""
 REACH: Final = 20_000
 """Lines of the operation log that are looked at for one branch's: 20 ms."""
 _BATCH: Final = 500
@@ -73,6 +75,16 @@ def commit_batch(cut: Cut, roots: dict[int, PageId], orphans: dict[BranchId, Pag
         head["unanswered"] = unanswered.to_json(cut.unanswered)
     batch.put(HEAD, _dump(head))
     return batch
+
+
+def put_lost(batch: WriteBatch, id_: bytes, length: int, source: str, reason: str) -> None:
+    """Note, with the cut that gives them up, what the chunk id `id_` stands for."""
+    batch.put(LOST + id_, _dump({"length": length, "reason": reason, "source": source}))
+
+
+def lost(db: Database | Rdict) -> dict[bytes, dict[str, Any]]:
+    """What cuts have given up: chunk id -> length, source, reason. Raises OSError (EIO): it can't be read."""
+    return {key[len(LOST) :]: json.loads(value) for key, value in database.records(db, LOST)}
 
 
 def load(db: Database | Rdict, engine: Engine) -> Stored | None:

@@ -84,6 +84,10 @@ class WorkerPool:
     """Worker processes over one directory of packs and one index. All methods in one trio thread.
 
     Every async method may be cancelled; the worker it was talking to is then replaced.
+
+    Attributes:
+        packs: Their directory.
+        claims: Told of every chunk that a worker asks about.
     """
 
     def __init__(
@@ -109,6 +113,7 @@ class WorkerPool:
             module: What the processes run: a test has its own, in which one call fails.
         """
         self.count = count or min(os.cpu_count() or 1, MAX_WORKERS)
+        self.packs = packs
         self.claims = claims or Claims()
         self._ledger = Ledger(packs, index, self.claims)
         self._crew = Crew(packs, self._ledger, self.count, deadline_seconds, pack_bytes=pack_bytes, module=module)
