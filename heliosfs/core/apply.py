@@ -41,4 +41,8 @@ def apply(engine: Engine, record: Record, place: Placed) -> Any:
     Cannot fail but for pages that cannot be read (Damaged). What it returns is its rule's.
     """
     engine.applied = Lsn(place.end_lsn)
+    branch = engine.branches.get(record.view)
+    if branch is not None:
+        # So that a cut looks at these alone, however many branches there are.
+        engine.touched_branches.add(branch)
     return _RULES[type(record)](engine, record, place)

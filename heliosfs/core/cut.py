@@ -77,14 +77,11 @@ class Cut:
 
 
 def begin(engine: Engine, position: Lsn) -> Cut:
-    """Freeze what is dirty. O(branches + unstored snapshots)."""
+    """Freeze what is dirty. O(touched branches + unstored snapshots)."""
     branches = []
     snapshots = [SnapshotCut(s, s.name, s.view) for s in engine.touched_snapshots]
-    for branch in engine.branches.values():
-        dirty = branch in engine.touched_branches or bool(branch.head.changed) or bool(branch.orphans)
+    for branch in sorted(engine.touched_branches, key=lambda branch: branch.id):
         state = branch.head.freeze(position)
-        if not dirty and state.root is not None:
-            continue
         branches.append(
             BranchCut(
                 branch,
@@ -171,7 +168,7 @@ def changes_of(state: State, roots: dict[int, PageId]) -> tuple[PageId | None, l
 
 
 def finish(engine: Engine, cut: Cut, roots: dict[int, PageId]) -> None:
-    """The cut is durable: let go of what it stored. O(branches + changes since the cut began)."""
+    """The cut is durable: let go of what it stored. O(touched branches + changes since the cut began)."""
     engine.logged_roots = [logged for logged in engine.logged_roots if logged[0] >= cut.position]
     for branch_cut in cut.branches:
         branch_cut.branch.orphans_stored = bool(branch_cut.orphans)
@@ -180,7 +177,8 @@ def finish(engine: Engine, cut: Cut, roots: dict[int, PageId]) -> None:
     for snapshot in engine.touched_snapshots:
         if snapshot.state.root is None:
             _lighten_state(snapshot.state)
-    for branch in engine.branches.values():
+    # All others lie on a stored state already.
+    for branch in {*engine.touched_branches, *(c.branch for c in cut.branches)}:
         _lighten_head(branch.head)
 
 

@@ -51,7 +51,7 @@ class Engine:
         events: Operation-log lines that are not yet stored, oldest first.
         prepared: Differences that planning a restore or an import found, and how many inodes the import makes
             that are not among them, for its record alone.
-        touched_branches, touched_snapshots: Whose refs differ from the stored ones.
+        touched_branches, touched_snapshots: Whose refs or trees differ from the stored ones.
         unanswered: What requests under way have changed already, and what those had changed that a former
             daemon may not have answered; a cut carries it.
         requested: Versions that somebody waits for, to be stored by the next cut.
@@ -153,6 +153,7 @@ class Engine:
         view.add(root)
         self.main = Branch(self.next_branch, FIRST_BRANCH, None, self.next_view, view, uid, gid, now_ns)
         self.add_branch(self.main)
+        self.touched_branches.add(self.main)
         self.next_branch = BranchId(self.next_branch + 1)
         self.next_view = ViewNo(self.next_view + 1)
         self.last_ns = max(self.last_ns, now_ns)

@@ -25,6 +25,8 @@ class Record:
     """Base of all records."""
 
     __slots__ = ()
+    view: ViewNo
+    """Of the branch that the record changes; every record has it first."""
     KIND: ClassVar[int]
     _packer: ClassVar[struct.Struct]
     _ints: ClassVar[Callable[[Any], tuple[int, ...]]]

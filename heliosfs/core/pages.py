@@ -12,13 +12,13 @@ from typing import Any, Final
 
 from blake3 import blake3
 
-from cas.digest import ChunkId
+from cas.digest import ID_BYTES, ChunkId
 from heliosfs.core.directory import Dentry
 from heliosfs.core.errors import Damaged
 from heliosfs.core.extent import ChunkRef, Extent
 from heliosfs.core.ids import Ino, Lsn, PageId
 from heliosfs.core.inode import NO_XATTRS, Inode
-from heliosfs.core.radix import Branch, Leaf, Node, Tree
+from heliosfs.core.radix import FANOUT_BITS, Branch, Leaf, Node, Tree
 
 VERSION: Final = 0
 BRANCH: Final = ord("B")
@@ -127,7 +127,13 @@ def decode(encoded: bytes) -> Node:
         reader = _READERS.get(kind)
         if version != VERSION or reader is None:
             raise Damaged(page_id(encoded).hex(), f"page of unknown kind {kind} or version {version}")
-        return reader(encoded, count)
+        node = reader(encoded, count)
+        if type(node) is Leaf:
+            keys = node.keys
+            # Empty or out of order, searches in it would find what is not there.
+            if not keys or keys != sorted(set(keys)):
+                raise ValueError("order")
+        return node
     except (struct.error, IndexError, ValueError) as error:
         raise Damaged(page_id(encoded).hex(), f"malformed page: {error}") from error
 
@@ -137,6 +143,8 @@ def _decode_branch(encoded: bytes, count: int) -> Node:
     at = _HEAD.size + _BRANCH.size
     if len(encoded) != at + 32 * count or present.bit_count() != count:
         raise ValueError("length")
+    if shift % FANOUT_BITS or shift >= 64:
+        raise ValueError("shift")
     kids: list[Tree] = [None] * 16
     for index in range(16):
         if present >> index & 1:
@@ -227,8 +235,13 @@ def _decode_inode(encoded: bytes, at: int) -> tuple[Inode, int]:
         raise ValueError("length")
     at += blob_length
     if flags & _TREE_PAGE:
+        if blob_length != ID_BYTES:
+            raise ValueError("length")
         inode.tree = PageId(blob)
     elif flags & _TREE_INLINE:
+        # Never inodes, which could have trees of their own: bytes from a disk do not decide how deep we recurse.
+        if not 0 < blob_length <= INLINE_MAX or blob[0] not in _INLINE_KINDS:
+            raise ValueError("inline")
         inode.tree = decode(blob)
     else:
         inode.tree = None
@@ -249,6 +262,8 @@ def _decode_xattrs(blob: bytes) -> dict[bytes, bytes]:
         raise ValueError("length")
     return xattrs
 
+
+_INLINE_KINDS: Final = frozenset((DENTRIES, EXTENTS))
 
 _READERS: Final[dict[int, Callable[[bytes, int], Node]]] = {
     BRANCH: _decode_branch,

@@ -51,6 +51,8 @@ MAKE_ROOM_S: Final = 0.2
 """Cuts for writers that met a full disk are at least so far apart: they wait, and are not refused sooner."""
 _FULL: Final = frozenset((errno.ENOSPC, errno.EDQUOT))
 _GROUP: Final = 64
+INODE_BYTES: Final = 800
+"""What a changed inode takes in memory until it is stored: itself, its entry, their numbers and names."""
 
 log_ = logging.getLogger(__name__)
 
@@ -94,6 +96,7 @@ class Persister:
         self.persisted = persisted
         self.failed: BaseException | None = None
         self.storing_events: list[Event] = []
+        self._cutting = False
         self.cuts = 0
         self.last_seconds = 0.0
         self.lost_bytes = 0
@@ -129,19 +132,22 @@ class Persister:
                 dirty_since = None
 
     def dirty(self) -> bool:
-        """Whether there is anything that a cut would store."""
+        """Whether there is anything that a cut would store, or one is under way."""
         engine = self._engine
         return bool(
-            engine.touched_branches
+            self._cutting
+            or engine.touched_branches
             or engine.touched_snapshots
             or engine.events
             or engine.dropped_snapshots
-            or any(b.head.changed or b.head.parent.root is None for b in engine.branches.values())
         )
 
     def pressing(self) -> bool:
-        """Whether the log has used a quarter of its budget since the last cut."""
-        return self._log.end - self.persisted > self._log.budget_bytes // 4
+        """Whether the log has used a quarter of its budget since the last cut, or changed inodes theirs."""
+        if self._log.end - self.persisted > self._log.budget_bytes // 4:
+            return True
+        changed = sum(len(branch.head.changed) for branch in self._engine.touched_branches)
+        return changed * INODE_BYTES > self._cache.budget_bytes // 2
 
     def nudge(self) -> None:
         """Something was appended that makes it worth looking whether to cut."""
@@ -214,8 +220,12 @@ class Persister:
 
     async def cut(self) -> None:
         """`persist`, for who holds `between_cuts`."""
-        with self._pool.claims.claim():
-            await self._persist()
+        self._cutting = True
+        try:
+            with self._pool.claims.claim():
+                await self._persist()
+        finally:
+            self._cutting = False
 
     async def persist(self, unless_past: Lsn | None = None) -> None:
         """Make a cut and commit it. Raises OSError (disk), Damaged (unreadable data); state stays whole."""

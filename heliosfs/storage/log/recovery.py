@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias
 
 from heliosfs.core.ids import Lsn
@@ -103,7 +103,8 @@ def recover(files: SegmentFiles, calls: OsCalls, start: Lsn, on_record: OnRecord
             elif header.life in segments:
                 raise LogDamaged(header.life, 0, Lsn(header.base), "two segments lead the same life")
             else:
-                segments[header.life] = Segment.of(file, header)
+                # A header is not believed beyond its file: memory is taken by this length.
+                segments[header.life] = Segment.of(file, replace(header, size=min(header.size, file.size)))
         found = _Replay(calls, segments, start, on_record).run()
     except BaseException:
         files.discard(opened)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import errno
 import stat
 from collections.abc import Callable
+from typing import NoReturn
 
 import pytest
 
+from heliosfs.core import cut as cuts
 from heliosfs.core import oplog, versions
 from heliosfs.core.diff import Change, differences, kernel_changes
 from heliosfs.core.errors import FsError, StaleHandle
-from heliosfs.core.ids import Ino, ViewNo
+from heliosfs.core.ids import Ino, Lsn, ViewNo
 from heliosfs.core.oplog import AssignView
 from heliosfs.core.refs import automatic_name
 from tests.support.corelab import CoreLab
@@ -266,3 +268,35 @@ class TestOnePath:
         refused(errno.ENOENT, lab.restore_path, view, b"nope", b"d")
         refused(errno.ENOENT, lab.restore_path, view, b"s", b"nope")
         refused(errno.ENOTDIR, lab.restore_path, view, b"s", b"d/f/x")
+
+
+class _Unlooked(dict[ViewNo, object]):
+    """Branches that are found one by one and never gone through."""
+
+    def _refuse(self) -> NoReturn:
+        raise AssertionError("all branches are looked at")
+
+    __iter__ = keys = values = items = _refuse  # type: ignore[assignment]
+
+
+def test_a_cut_looks_at_no_branch_that_was_not_touched() -> None:
+    lab = CoreLab()
+    views = [lab.fork(lab.main, b"b%d" % number) for number in range(40)]
+    for view in views:
+        lab.make(view, b"f", 0o100644)
+    lab.cut()
+    lab.make(views[7], b"g", 0o100644)
+    lab.fork(views[9], b"below")
+    branches = lab.engine.branches
+    lab.engine.branches = _Unlooked(branches)  # type: ignore[assignment]
+    cut = cuts.begin(lab.engine, Lsn(lab.end))
+    assert len(cut.branches) == 3
+    # Meanwhile.
+    late = lab.fork(views[7], b"late")
+    lab.make(late, b"h", 0o100644)
+    lab.finish(cut)
+    lab.engine.branches = dict(dict.items(lab.engine.branches))  # type: ignore[arg-type]
+    lab.check()
+    for branch in lab.engine.branches.values():
+        assert branch.head.base is not None
+        assert len(branch.head.overlay) == (1 + 1 if branch.view == late else 0)

@@ -222,3 +222,20 @@ async def test_a_file_in_a_large_tree_finds_its_path_in_slices(tmp_path: Path) -
         assert found == [b"d00003/f000333"]
         assert turns > 3
         assert await fs.path_of(directory) == b"d00100"
+
+
+async def test_what_a_cut_is_storing_is_not_stored_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits for `persisted` in status waits for the commit, not for the beginning of the cut."""
+    async with store(tmp_path / "store") as (fs, main):
+        await fs.make(node_id(main, ROOT_INO), b"f", REGULAR, ME)
+        seen: list[object] = []
+        sync = fs.pool.sync
+
+        async def watched() -> None:
+            seen.append(fs.status(main)["persisted"])
+            await sync()
+
+        monkeypatch.setattr(fs.pool, "sync", watched)
+        await fs.wait_persisted()
+        assert seen == [False]
+        assert fs.status(main)["persisted"] is True
