@@ -7,6 +7,7 @@ import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -231,9 +232,9 @@ async def test_what_a_cut_is_storing_is_not_stored_yet(tmp_path: Path, monkeypat
         seen: list[object] = []
         sync = fs.pool.sync
 
-        async def watched() -> None:
+        async def watched(*arguments: Any) -> None:
             seen.append(fs.status(main)["persisted"])
-            await sync()
+            await sync(*arguments)
 
         monkeypatch.setattr(fs.pool, "sync", watched)
         await fs.wait_persisted()
