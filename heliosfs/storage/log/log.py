@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import threading
 from pathlib import Path
@@ -32,9 +33,12 @@ from heliosfs.storage.log.frame import (
     pack_rest,
     pack_u32,
 )
+from heliosfs.storage.log.moving import SegmentMove
 from heliosfs.storage.log.oscalls import OsCalls
 from heliosfs.storage.log.recovery import OnRecord, Recovery, recover
 from heliosfs.storage.log.segment import Segment, SegmentFiles
+
+_log = logging.getLogger(__name__)
 
 SEGMENT_BYTES: Final = 16 << 20
 SPARES: Final = 4
@@ -49,6 +53,7 @@ class Log:
         end: Position of the next record.
         durable_lsn: All records that end at or below it survive power loss.
         failed: The error that made the log read-only, or None.
+        moves: How many segments were moved to another file because a sync of them failed.
         recovery: What opening found.
         current_life: Number of the life that is appended to.
         epoch: Number of the writer, in each record's header: the first life that it began. Of two writers the
@@ -73,6 +78,8 @@ class Log:
         self._syncs = 0
         self._released = Lsn(0)
         self._syncing = threading.Lock()
+        self._appending = threading.Lock()
+        self.moves = 0
         self._dirty: list[Segment] = []
         self._last_life = 0
         self._limit = 0
@@ -209,17 +216,19 @@ class Log:
         if size:
             buffers.append(payload)  # type: ignore[arg-type]
         buffers.append(_PADDING[length - unpadded])
-        try:
-            written = self._calls.append(self._fd, buffers, offset)
-        except OSError:
-            self._cancel(offset)
-            raise
-        if written != length:
-            self._cancel(offset)
-            raise OSError(errno.ENOSPC, "short append to the log")
-        self._offset = offset + length
-        self._segment.end = self._offset
-        self.end = end = Lsn(lsn + length)
+        # 0.1 us; somebody else has it only while a segment whose sync failed changes its file.
+        with self._appending:
+            try:
+                written = self._calls.append(self._fd, buffers, offset)
+            except OSError:
+                self._cancel(offset)
+                raise
+            if written != length:
+                self._cancel(offset)
+                raise OSError(errno.ENOSPC, "short append to the log")
+            self._offset = offset + length
+            self._segment.end = self._offset
+            self.end = end = Lsn(lsn + length)
         self._appends += 1
         return Place(
             Lsn(lsn),
@@ -264,7 +273,13 @@ class Log:
     # --- durability ----------------------------------------------------------------------------------
 
     def sync(self) -> None:
-        """Make every record appended so far survive power loss. Blocks. Raises OSError; then read-only."""
+        """Make every record appended so far survive power loss. Blocks.
+
+        A segment whose fdatasync fails is moved to another file (moving.py), never synced again.
+
+        Raises:
+            OSError: It can't be made so, nor moved; the log is read-only from now on.
+        """
         with self._syncing:
             if self.failed is not None:
                 raise OSError(errno.EROFS, f"the log is read-only: {self.failed}")
@@ -288,8 +303,11 @@ class Log:
                 raise
         try:
             self._files.sync_directory()
-            for fd in fds:
-                self._calls.sync(fd)
+            for segment, fd in zip(dirty, fds, strict=True):
+                try:
+                    self._calls.sync(fd)
+                except OSError as error:
+                    self._move(segment, error)
         except OSError as error:
             self.failed = error
             raise
@@ -301,6 +319,22 @@ class Log:
             self._dirty = [s for s in self._dirty if s is current or s not in dirty]
         self._syncs += 1
         self.durable_lsn = end
+
+    def _move(self, segment: Segment, cause: OSError) -> None:
+        """Save a segment whose sync failed. Raises `cause` where that can't be done."""
+        with self._lock:
+            if segment.header.life not in self._lives:
+                return  # Let go meanwhile: everything in it is stored.
+            segment.moving = True
+        try:
+            SegmentMove(segment, self._files, self._calls, self.durable_lsn).run(self._appending)
+        except OSError as error:
+            _log.critical("%s can't be synced (%s) nor moved: %s", segment.file.path, cause, error)
+            raise cause from error
+        finally:
+            segment.moving = False
+        self.moves += 1
+        _log.error("%s could not be synced (%s) and was moved to another file", segment.file.path, cause)
 
     # --- reading -------------------------------------------------------------------------------------
 
@@ -380,8 +414,10 @@ class Log:
     def _free(self, segment: Segment) -> None:
         if segment is self._segment or segment.pins or segment.end_lsn > self._released:
             return
-        del self._lives[segment.header.life]
         with self._lock:
+            if segment.moving:
+                return  # The next release comes back to it.
+            del self._lives[segment.header.life]
             if segment in self._dirty:
                 self._dirty.remove(segment)
         self.used_bytes -= segment.file.size
@@ -410,6 +446,7 @@ class Log:
         return {
             "appends": self._appends,
             "syncs": self._syncs,
+            "moves": self.moves,
             "segments": len(self._lives),
             "used_bytes": self.used_bytes,
         }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 Bytes = bytes | bytearray | memoryview
 
@@ -26,6 +27,9 @@ class OsCalls:
         sync_directory: fsync of the directory, after a segment file was made in it.
         preallocate: Reserves a new segment's blocks. (fd, offset, length).
         unlink: Removes a segment file.
+        create_copy: Makes the file that a segment is moved to. (path, flags, mode) -> descriptor.
+        copy: Writes to it. (fd, data, offset) -> bytes written.
+        rename: Gives it the segment's name.
     """
 
     append: Callable[[int, Sequence[Bytes], int], int] = os.pwritev
@@ -36,3 +40,6 @@ class OsCalls:
     sync_directory: Callable[[int], None] = os.fsync
     preallocate: Callable[[int, int, int], None] = os.posix_fallocate
     unlink: Callable[[str], None] = os.unlink
+    create_copy: Callable[[Path, int, int], int] = os.open
+    copy: Callable[[int, bytes, int], int] = os.pwrite
+    rename: Callable[[Path, Path], None] = os.rename

@@ -31,6 +31,7 @@ from heliosfs.storage.log.frame import (
 from heliosfs.storage.log.oscalls import OsCalls
 
 _NAME: Final = re.compile(r"seg-([0-9]{4,})\Z")
+_COPY_NAME: Final = re.compile(r"seg-[0-9]{4,}\.new\Z")
 _MODE: Final = 0o600
 
 
@@ -60,6 +61,7 @@ class Segment:
         end: Offset after its last record; `HEADER_BYTES` while there is none.
         sealed: No record will follow.
         pins: Holders of its payload bytes.
+        moving: Its bytes are being moved to another file: it must not be let go.
     """
 
     file: SegmentFile
@@ -69,6 +71,7 @@ class Segment:
     end: int = HEADER_BYTES
     sealed: bool = True
     pins: int = 0
+    moving: bool = False
 
     @classmethod
     def of(cls, file: SegmentFile, header: LifeHeader) -> Segment:
@@ -114,7 +117,7 @@ class SegmentFiles:
         self.directory_fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def open_all(self) -> list[SegmentFile]:
-        """Open every segment file there is, by number. Other names are left alone.
+        """Open every segment file there is, by number; unfinished copies are removed, other names left alone.
 
         Raises:
             OSError: As open(2) and fstat(2) do; what was opened is closed again.
@@ -124,6 +127,9 @@ class SegmentFiles:
             for name in os.listdir(self.directory):
                 match = _NAME.match(name)
                 if match is None:
+                    if _COPY_NAME.match(name):
+                        # A move that was killed before it changed the name.
+                        os.unlink(self.directory / name)
                     continue
                 path = self.directory / name
                 fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
