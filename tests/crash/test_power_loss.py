@@ -67,11 +67,9 @@ async def test_what_a_killed_creation_left_is_synced_before_it_is_used(
 
 
 async def test_a_store_that_cannot_be_closed_well_gives_its_lock_back(lossy: Lossy) -> None:
-    with pytest.raises(OSError) as raised:
-        async with open_filesystem(lossy.root / "store", create=True, background=False) as fs:
-            await write_synced(fs, b"f", b"precious")
-            lossy.rules({"operation": "fsync", "path": "store/db/*", "errno": errno.EIO})
-    assert raised.value.errno == errno.EIO
+    async with open_filesystem(lossy.root / "store", create=True, background=False) as fs:
+        await write_synced(fs, b"f", b"precious")
+        lossy.rules({"operation": "fsync", "path": "store/db/*", "errno": errno.EIO})
     lossy.rules()
     async with open_filesystem(lossy.root / "store", background=False) as fs:
         assert await read(fs, b"f") == b"precious"

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tests.crash.soak.client import Wrong
 from tests.crash.soak.cycles import Kills
+from tests.crash.soak.mounted import MountedKills
 from tests.crash.soak.powercut import Cuts
 from tests.support.lossy.mounted import mounted_lossy
 
@@ -21,6 +22,7 @@ def main() -> int:
     """Run the parts that were asked for; 1 at the first difference."""
     parser = argparse.ArgumentParser(prog="python -m tests.crash.soak", description=__doc__)
     parser.add_argument("--kills", type=int, default=0, help="servers killed by SIGKILL")
+    parser.add_argument("--mounted", type=int, default=0, help="mounted daemons killed by SIGKILL")
     parser.add_argument(
         "--cuts", type=int, default=0, help="power cuts on a filesystem that loses what was not synced"
     )
@@ -33,6 +35,8 @@ def main() -> int:
     try:
         if given.kills:
             _part(Kills(given.seed, directory), given.kills)
+        if given.mounted:
+            _part(MountedKills(given.seed, directory), given.mounted)
         if given.cuts:
             with mounted_lossy(directory) as lossy:
                 _part(Cuts(given.seed, directory, lossy), given.cuts)
@@ -43,7 +47,7 @@ def main() -> int:
     return 0
 
 
-def _part(part: Kills | Cuts, count: int) -> None:
+def _part(part: Kills | MountedKills | Cuts, count: int) -> None:
     began = time.monotonic()
     try:
         part.run(count)

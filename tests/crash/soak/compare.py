@@ -45,7 +45,7 @@ def _snapshots(expected: list[Snapshot], shown: Any) -> list[str]:
             wrong.append(f"snapshot {snapshot.name!r} is missing")
             continue
         kind, tree = by_name.pop(snapshot.name)
-        if kind != snapshot.kind:
+        if kind not in (None, snapshot.kind):
             wrong.append(f"snapshot {snapshot.name!r} is of kind {kind}, not {snapshot.kind}")
         if tree is not None:
             wrong += [f"@{snapshot.name!r}: {line}" for line in _tree(snapshot.root, tree)]

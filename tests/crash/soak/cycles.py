@@ -130,16 +130,19 @@ class Kills:
             return before
         self._settle(found[0], served.model, before)
         self.totals.records += found[1]
-        last = self.totals.kills % _RENEW == _RENEW - 1
-        self._compare(served, -1 if last or dice.random() < 0.1 else self.totals.kills)
+        if self.totals.kills % _RENEW == _RENEW - 1 or dice.random() < 0.08:
+            self._compare(served, -1)
+        elif dice.random() < 0.6:
+            # What was lost stays lost, and is seen the next time; comparing costs more than opening.
+            self._compare(served, self.totals.kills)
         if not served.alive:
             self._died(life, opening=True)
             return None
         if life.plan is None:
-            served.run(dice.randrange(1, 30) if dice.random() < 0.6 else dice.randrange(1, 200))
+            served.run(dice.randrange(1, 16) if dice.random() < 0.7 else dice.randrange(1, 150))
         else:
             # To the step, if it comes.
-            served.run(dice.randrange(40, 160))
+            served.run(dice.randrange(20, 100))
         if life.plan is None or life.plan.in_worker:
             time.sleep(dice.random() * 0.002)
         elif life.plan.label in ("settle", "pool.close", "log.close", "layout.close") or dice.random() < 0.1:

@@ -16,9 +16,6 @@ from tests.crash.soak.model import Branch, Model, Node, Operation, Path
 
 SHARED = b"shared"
 _NAMES = (b"a", b"b", b"c", b"d", b"e", b"\xff\xfe", b"n" * 200, b"sp ace")
-_FILES_MAX = 16
-_SNAPSHOTS_MAX = 4
-_BRANCHES_MAX = 3
 _SIZE_MAX = 400_000
 
 _WEIGHTS = {
@@ -49,8 +46,13 @@ _WEIGHTS = {
     "discard": 1,
     "adopt": 1,
     "persist": 2,
+    "collect": 1,
     "root": 1,
 }
+
+
+_IN_PROCESS = ("shared", "adopt", "persist", "collect")
+"""What programs on a mount do not do."""
 
 
 class Dice:
@@ -58,14 +60,19 @@ class Dice:
 
     Args:
         write_max: Bytes of one write.
-        scratch: A directory for trees to import.
+        scratch: A directory for trees to import. None: operations of programs on a mount, where imports are
+            none, and where everybody keeps to himself.
     """
 
-    def __init__(self, seed: str, client: int, model: Model, write_max: int, scratch: FilePath) -> None:
+    def __init__(self, seed: str, client: int, model: Model, write_max: int, scratch: FilePath | None) -> None:
         self._dice = random.Random(seed)
         self._model = model
         self._write_max = write_max
         self._scratch = scratch
+        self._alone = scratch is None
+        # What is there is looked at after each death: through a mount that costs ten system calls a file.
+        self._files_max, self._snapshots_max, self._branches_max = (8, 3, 2) if self._alone else (16, 4, 3)
+        self._weights = {v: w for v, w in _WEIGHTS.items() if not self._alone or v not in _IN_PROCESS}
         self._home = b"c%d" % client
         self._own = b"main/" + self._home
         self._number = 0
@@ -80,7 +87,7 @@ class Dice:
         """An operation."""
         dice = self._dice
         while True:
-            verb = dice.choices(list(_WEIGHTS), list(_WEIGHTS.values()))[0]
+            verb = dice.choices(list(self._weights), list(self._weights.values()))[0]
             found: Operation | None = getattr(self, "_" + verb, self._on_file)(verb)
             if found is not None:
                 if found[0] in ("restore", "adopt", "discard") and found[1] == self._held:
@@ -125,10 +132,12 @@ class Dice:
         if not nodes:
             # The client's directory in main is made first of all.
             return "make", b"main", home, stat.S_IFDIR | 0o755, b""
-        if len(nodes) > _FILES_MAX:
+        if len(nodes) > self._files_max:
             return self._on_file("unlink")
         parents = [path for path, node in nodes if node.is_dir() and len(path) < 6]
-        parent = dice.choice(parents) if parents and dice.random() < 0.97 else dice.choice(nodes)[0]
+        parent = (
+            dice.choice(parents) if parents and (self._alone or dice.random() < 0.97) else dice.choice(nodes)[0]
+        )
         kind = dice.choices((stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFIFO), (60, 25, 10, 5))[0]
         target = dice.choice((b"a", b"../b/c", b"t" * 300)) if kind == stat.S_IFLNK else b""
         mode = 0o777 if kind == stat.S_IFLNK else dice.choice((0o644, 0o600, 0o755, 0o400))
@@ -169,7 +178,11 @@ class Dice:
             return verb, at, path, dice.choice((b"user.x", b"user.y")), dice.randbytes(dice.choice((0, 5, 300)))
         if verb == "removexattr":
             return (verb, at, path, dice.choice((b"user.x", b"user.y"))) if node.xattrs else None
+        if verb == "fsync" and self._alone and node.kind not in (stat.S_IFREG, stat.S_IFDIR):
+            return None
         if verb == "chmod":
+            if node.kind == stat.S_IFLNK and self._alone:
+                return None
             return verb, at, path, dice.choice((0o644, 0o600, 0o755, 0o400, 0o711))
         if verb == "chown":
             return verb, at, path, dice.choice((0, 1, 1000))
@@ -227,11 +240,13 @@ class Dice:
 
     def _checkpoint(self, verb: str) -> Operation | None:
         # In main, too: there it holds what others do at the same time.
-        found = self._owned() if self._dice.random() < 0.7 else (b"main", self._model.branches[b"main"])
+        found = (
+            self._owned() if self._alone or self._dice.random() < 0.7 else (b"main", self._model.branches[b"main"])
+        )
         if found is None:
             return None
         at, branch = found
-        if len(branch.snapshots) >= _SNAPSHOTS_MAX:
+        if len(branch.snapshots) >= self._snapshots_max:
             return self._forget_one(at, branch)
         taken = [s.name for s in branch.snapshots if s.name is not None and s.name != b"base"]
         if at != b"main" and taken and self._dice.random() < 0.05:
@@ -258,7 +273,7 @@ class Dice:
         if found is None:
             return verb, b"main", self._home, None
         at, branch = found
-        if len(self._branches()) >= _BRANCHES_MAX or at.count(b"/") > 2:
+        if len(self._branches()) >= self._branches_max or at.count(b"/") > 2:
             return self._discard(verb)
         names = [s.name for s in branch.snapshots if s.name is not None]
         snapshot = self._dice.choice(names) if names and self._dice.random() < 0.5 else None
@@ -270,7 +285,7 @@ class Dice:
 
     def _restore(self, verb: str) -> Operation | None:
         found = self._owned()
-        if found is None or len(found[1].snapshots) > _SNAPSHOTS_MAX:
+        if found is None or len(found[1].snapshots) > self._snapshots_max:
             return self._forget(verb)
         names = [s.name for s in found[1].snapshots if s.name is not None]
         if not names:
@@ -290,6 +305,9 @@ class Dice:
     def _persist(self, verb: str) -> Operation | None:
         return verb, b"main"
 
+    def _collect(self, verb: str) -> Operation | None:
+        return verb, b"main"
+
     def _root(self, verb: str) -> Operation | None:
         found = self._owned()
         return (verb, found[0]) if found else None
@@ -299,9 +317,10 @@ class Dice:
     def _adopt(self, verb: str) -> Operation | None:
         """Make a tree on another filesystem and import it."""
         found = self._owned()
-        if found is None or len(found[1].snapshots) > _SNAPSHOTS_MAX:
+        if found is None or len(found[1].snapshots) > self._snapshots_max:
             return self._forget(verb)
         self._number += 1
+        assert self._scratch is not None
         source = self._scratch / f"import-{self._home.decode()}-{self._number}"
         return verb, found[0], self._spec(source, 0), str(source)
 

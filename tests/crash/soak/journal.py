@@ -3,20 +3,19 @@
 The server notes an operation before it appends its record and the record's end afterwards, so that whoever
 killed it knows the order of everything that happened, and that at most the last note may be without an
 answer. The notes tell nothing that the store is trusted with: what they order must be in the store.
-Must not know: what operations are.
+Each number is stored by one 8-byte move (struct.pack_into blanks its bytes first, and the other side reads
+at any time). Must not know: what operations are.
 """
 
 from __future__ import annotations
 
 import mmap
-import struct
 from typing import NamedTuple
 
-_COUNT = struct.Struct("<Q")
-_NOTE = struct.Struct("<IIQ")
 _BYTES = 1 << 20
-_DIED = 8
-_FIRST = 64
+_COUNT, _DIED, _FIRST = 0, 1, 8
+"""Indices of 8-byte numbers; from the last on, two for each note: client << 32 | number, end."""
+
 FAILED = (1 << 64) - 1
 """The append raised: nothing was appended."""
 
@@ -39,32 +38,31 @@ class Journal:
     """One server's notes at a time. Made before the fork, shared by it."""
 
     def __init__(self) -> None:
-        self._memory = mmap.mmap(-1, _BYTES)
-        self._count = 0
+        self._numbers = memoryview(mmap.mmap(-1, _BYTES)).cast("Q")
 
     def clear(self) -> None:
         """Forget all notes."""
-        self._count = 0
-        _COUNT.pack_into(self._memory, 0, 0)
-        self._memory[_DIED] = 0
+        self._numbers[_COUNT] = 0
+        self._numbers[_DIED] = 0
 
     # --- the server's side ---------------------------------------------------------------------------
 
     def begin(self, client: int, number: int) -> None:
         """A record is about to be appended."""
-        _NOTE.pack_into(self._memory, _FIRST + self._count * _NOTE.size, client, number, 0)
-        self._count += 1
-        _COUNT.pack_into(self._memory, 0, self._count)
+        count = self._numbers[_COUNT]
+        at = _FIRST + 2 * count
+        self._numbers[at + 1] = 0
+        self._numbers[at] = client << 32 | number
+        self._numbers[_COUNT] = count + 1
 
     def end(self, position: int) -> None:
         """It was, and ends there; or FAILED."""
-        at = _FIRST + (self._count - 1) * _NOTE.size
-        struct.pack_into("<Q", self._memory, at + 8, position)
+        self._numbers[_FIRST + 2 * self._numbers[_COUNT] - 1] = position
 
     def die_once(self) -> bool:
         """Whether this process is the first that a plan kills; of workers, others take its place."""
-        first = not self._memory[_DIED]
-        self._memory[_DIED] = 1
+        first = not self._numbers[_DIED]
+        self._numbers[_DIED] = 1
         return first
 
     # --- the other side ------------------------------------------------------------------------------
@@ -72,9 +70,12 @@ class Journal:
     @property
     def died(self) -> bool:
         """Whether a process has met its plan."""
-        return bool(self._memory[_DIED])
+        return bool(self._numbers[_DIED])
 
     def notes(self, first: int) -> list[Note]:
         """The notes from number `first` on."""
-        (count,) = _COUNT.unpack_from(self._memory, 0)
-        return [Note._make(_NOTE.unpack_from(self._memory, _FIRST + n * _NOTE.size)) for n in range(first, count)]
+        found = []
+        for at in range(_FIRST + 2 * first, _FIRST + 2 * self._numbers[_COUNT], 2):
+            who, end = self._numbers[at : at + 2]
+            found.append(Note(who >> 32, who & 0xFFFFFFFF, end))
+        return found

@@ -352,6 +352,9 @@ class Model:
     def _persist(self, branch: Branch, at: bytes) -> Change:
         return _nothing
 
+    def _collect(self, branch: Branch, at: bytes) -> Change:
+        return _nothing
+
     def _root(self, branch: Branch, at: bytes) -> Change:
         return _nothing
 

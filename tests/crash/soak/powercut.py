@@ -125,7 +125,7 @@ class Cuts:
         scratch = self._directory / "scratch"
         scratch.mkdir()
         self._model, self._base = Model(), Model()
-        self._history, self._doubtful, self._durable = [], None, 0
+        self._history, self._doubtful, self._durable, self._first, self._cut = [], None, 0, 0, False
         clients = [
             Dice(f"{self._seed} {totals.stores} {n}", n, self._model, WRITE_MAX, scratch)
             for n in range(1, self._clients + 1)
@@ -229,8 +229,6 @@ class Cuts:
 
     def _settle(self, end: int, served: Served, clients: list[Dice]) -> None:
         """Make the model what the log ends with, and see that this is late enough."""
-        if not self._history and self._doubtful is None:
-            return
         last = self._history[-1][0] if self._history else 0
         needed = max((at for at, _, _ in self._history if at <= self._durable or not self._cut), default=0)
         if end < needed:
@@ -246,6 +244,7 @@ class Cuts:
                 found[-1] = (end, operation, applied(self._model, operation))
             self._history = found
             return
+        self._cut = False
         kept = sum(at <= self._durable for at, _, _ in self._history)
         self.totals.kept += kept
         self.totals.beyond += len(found) - kept

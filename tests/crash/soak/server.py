@@ -29,9 +29,11 @@ from heliosfs.core.errors import FsError
 from heliosfs.core.ids import ROOT_INO, NodeId, node_id
 from heliosfs.filesystem import Caller, Filesystem, SetAttr, StoreOptions, open_filesystem, opening
 from heliosfs.storage import persist
+from heliosfs.storage.calls import StoreCalls
 from heliosfs.storage.importing import import_tree
 from heliosfs.storage.log import Log
 from heliosfs.storage.log.oscalls import OsCalls
+from heliosfs.storage.space import Sizes
 from heliosfs.storage.workers import WorkerPool
 from heliosfs.storage.workers import process as worker_process
 from tests.crash.soak import seams, workers
@@ -107,30 +109,37 @@ def _run(life: Life, journal: Journal, channels: list[socket.socket], control: s
     calls = OsCalls()
     if life.plan is not None and not life.plan.in_worker:
         calls = seams.install(life.plan, journal.die_once)
-    _shape(life, calls)
-    trio.run(_serve, life, journal, channels, control)
+    _shape(life)
+    trio.run(_serve, life, journal, channels, control, calls)
 
 
-def _shape(life: Life, calls: OsCalls) -> None:
+def _shape(life: Life) -> None:
     """What the product has as constants, small enough for everything to happen in one life."""
-    original = Log.open.__func__  # type: ignore[attr-defined]
-    Log.open = classmethod(partial(_open_log, original, calls, life.segment_bytes))  # type: ignore[method-assign, assignment]
+
+    def sizes(total: int, log: int) -> Sizes:
+        return Sizes(
+            segment=life.segment_bytes,
+            log=life.log_bytes,
+            spares=2,
+            reserve_segment=life.segment_bytes // 2,
+            reserve=1 << 16,
+            pack=1 << 18,
+            write_buffer=1 << 20,
+        )
+
+    Sizes.for_disk = sizes  # type: ignore[method-assign, assignment]
     opening.WorkerPool = partial(WorkerPool, count=life.workers)  # type: ignore[misc, assignment]
     WorkerPool.start = lambda self: None  # type: ignore[method-assign]
     if life.quiet_s:
         persist.QUIET_S = life.quiet_s  # type: ignore[misc]
 
 
-def _open_log(
-    original: Any, calls: OsCalls, segment_bytes: int, cls: type[Log], directory: Path, **more: Any
-) -> Log:
-    log: Log = original(cls, directory, **{**more, "segment_bytes": segment_bytes, "calls": calls})
-    return log
-
-
-async def _serve(life: Life, journal: Journal, channels: list[socket.socket], control: socket.socket) -> None:
+async def _serve(
+    life: Life, journal: Journal, channels: list[socket.socket], control: socket.socket, log_calls: OsCalls
+) -> None:
     options = StoreOptions(memory=8 << 20, log=life.log_bytes, commit_s=life.commit_s)
-    async with open_filesystem(life.store, options, create=True, background=bool(life.quiet_s)) as fs:
+    calls = StoreCalls(log=log_calls)
+    async with open_filesystem(life.store, options, create=True, background=bool(life.quiet_s), calls=calls) as fs:
         _tell_journal(fs.log, journal)
         _send(control, ("ready", fs.log._segment.header.prev_end, fs.log.end, fs.log.recovery.records))
         async with trio.open_nursery() as nursery:
@@ -312,6 +321,10 @@ async def _persist(fs: Filesystem, held: Any, branch: bytes) -> None:
     await fs.wait_persisted()
 
 
+async def _collect(fs: Filesystem, held: Any, branch: bytes) -> None:
+    await fs.collect()
+
+
 async def _root(fs: Filesystem, held: Any, branch: bytes) -> str:
     return await fs.tree_root(fs.find_branch(branch).view)
 
@@ -343,6 +356,7 @@ _VERBS: dict[str, Any] = {
     "discard": _discard,
     "adopt": _adopt,
     "persist": _persist,
+    "collect": _collect,
     "root": _root,
 }
 

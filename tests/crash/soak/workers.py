@@ -44,8 +44,8 @@ def fork_nursery(prepare: Callable[[], None], *, closing: list[int]) -> None:
     theirs.close()
 
     def start(command: list[str], *, pass_fds: tuple[int], **_: Any) -> _Process:
-        _, packs, number, _ = command[-4:]
-        socket.send_fds(ours, [f"{number} {packs}".encode()], list(pass_fds))
+        _, packs, number, _, pack_bytes = command[-5:]
+        socket.send_fds(ours, [f"{number} {pack_bytes} {packs}".encode()], list(pass_fds))
         return _Process(int(ours.recv(64)))
 
     handle.subprocess = SimpleNamespace(Popen=start, DEVNULL=-3, TimeoutExpired=TimeoutError)  # type: ignore[assignment]
@@ -57,7 +57,7 @@ def _serve(asking: socket.socket, prepare: Callable[[], None]) -> None:
         words, descriptors, _, _ = socket.recv_fds(asking, 4096, 1)
         if not words:
             return
-        number, packs = words.decode().split(" ", 1)
+        number, pack_bytes, packs = words.decode().split(" ", 2)
         nursery = os.getpid()
         pid = os.fork()
         if pid == 0:
@@ -66,7 +66,7 @@ def _serve(asking: socket.socket, prepare: Callable[[], None]) -> None:
                 asking.close()
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 prepare()
-                code = worker_process.main([str(descriptors[0]), packs, number, str(nursery)])
+                code = worker_process.main([str(descriptors[0]), packs, number, str(nursery), pack_bytes])
             finally:
                 os._exit(code)
         os.close(descriptors[0])
