@@ -35,6 +35,7 @@ VERBS: dict[str, str] = {
     "fsck": "fsck",
     "scrub": "scrub",
     "gc": "collecting",
+    "retention": "retaining",
     "export": "exporting",
     "doctor": "doctor",
     "completion": "completion",

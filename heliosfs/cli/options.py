@@ -87,12 +87,38 @@ def _transport(name: str, value: str) -> str:
     return _word(name, value, ("pyfuse3", "kernel"))
 
 
+def _gc(name: str, value: str) -> str:
+    return _word(name, value, ("auto", "manual"))
+
+
+_RULES = {"last": "--keep-last", "hourly": "--hourly", "daily": "--daily", "weekly": "--weekly", "match": "--match"}
+
+
+def _retention(name: str, value: str) -> tuple[str, ...]:
+    """'last:10+daily:7+match:auto-*' as words of the command; 'none' clears the policy."""
+    if value == "none":
+        return ("--clear",)
+    words: list[str] = []
+    for rule in value.split("+"):
+        key, colon, given = rule.partition(":")
+        option = _RULES.get(key)
+        number = key == "match" or (given.isdecimal() and len(given) < 8)
+        if option is None or not colon or not given or not number or option in words:
+            raise _refuse(f"option {name}={value}: not a policy", f"write it like {name}=last:10+daily:7")
+        words += [option, given]
+    if all(not word.strip("0") or not word.isdecimal() for word in words[1::2]):
+        raise _refuse(f"option {name}={value}: keeps nothing", f"write it like {name}=last:10+daily:7")
+    return tuple(words)
+
+
 _OWN: dict[str, tuple[str, Callable[[str, str], object]]] = {
     "branch": ("branch", _branch),
     "memory": ("memory_bytes", size_bytes),
     "log": ("log_bytes", size_bytes),
     "commit": ("commit_s", time_s),
     "control": ("control_visible", _control),
+    "gc": ("gc", _gc),
+    "retention": ("retention", _retention),
     "cache": ("cache", _cache),
     "transport": ("transport", _transport),
 }

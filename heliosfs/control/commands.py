@@ -8,7 +8,7 @@ stands for it, on which way it came, who may give it, how its reply is written.
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Final, Protocol
 
 from heliosfs.control.door import Versions
@@ -17,6 +17,7 @@ from heliosfs.control.snapshotroots import SnapshotRoots
 from heliosfs.core.errors import FsError
 from heliosfs.core.ids import Lsn, ViewNo
 from heliosfs.core.refs import FIRST_BRANCH
+from heliosfs.core.retention import Retention
 from heliosfs.filesystem.types import BranchInfo, Caller, Outcome, SnapshotInfo
 
 LOG_LINES: Final = 10_000
@@ -219,6 +220,61 @@ class ScrubStatus:
 
     async def run(self, target: Target) -> Outcome:
         return _answer(target, target.fs.scrub_status(target.view))
+
+
+@dataclass(slots=True, frozen=True)
+class Retain:
+    """Show, set, clear or apply the policy that says which snapshots of a branch are kept.
+
+    Attributes:
+        branch: Below this one; b"": this one.
+        policy: To be kept from now on, and applied at once; None: the one that it has.
+        clear: No policy any more.
+        apply: Let go of what the branch's own policy gives up, now.
+        dry_run: Only tell what would go; nothing is set.
+    """
+
+    branch: bytes = b""
+    policy: Retention | None = None
+    clear: bool = False
+    apply: bool = False
+    dry_run: bool = False
+
+    def __post_init__(self) -> None:
+        if self.branch:
+            check_form(self.branch)
+        if self.policy is not None:
+            self.policy.check()
+        if (self.policy is not None) + self.clear + self.apply > 1:
+            raise FsError(errno.EINVAL, "counts, --clear and --apply do not go together")
+
+    async def run(self, target: Target) -> Outcome:
+        fs, view, caller = target.fs, target.view, target.caller
+        if self.branch:
+            child = fs.find_branch(fs.branch(view).path + b"/" + self.branch)
+            check_owner(child, caller)
+            view = child.view
+        kept = None if self.clear else self.policy or fs.retention(view)
+        outcome = _answer(target, {})
+        removed: list[bytes] = []
+        if self.dry_run:
+            removed = [] if kept is None else fs.expired(view, kept)
+        else:
+            if self.clear or self.policy is not None:
+                outcome = await fs.set_retention(view, kept, caller)
+            if kept is not None and (self.apply or self.policy is not None):
+                outcome = await fs.expire(view, kept, caller)
+                removed = list(outcome.extra["removed"])  # type: ignore[call-overload]
+                for name in removed:
+                    target.roots.drop(view, name)
+        outcome.id = None
+        outcome.extra = {
+            "branch": _text(fs.branch(view).path),
+            "policy": None if kept is None else {**asdict(kept), "match": _text(kept.match)},
+            "dry_run": self.dry_run,
+            "removed": [_text(name) for name in removed],
+        }
+        return outcome
 
 
 @dataclass(slots=True, frozen=True)

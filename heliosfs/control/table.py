@@ -24,6 +24,7 @@ from heliosfs.control.commands import (
     Log,
     RenameSnapshot,
     Restore,
+    Retain,
     ScrubStart,
     ScrubStatus,
     ScrubStop,
@@ -33,6 +34,7 @@ from heliosfs.control.commands import (
 from heliosfs.control.words import one_line, options_apart, size_of, split
 from heliosfs.core.errors import FsError
 from heliosfs.core.ids import ViewNo
+from heliosfs.core.retention import COUNT_MAX, Retention
 
 
 @dataclass(slots=True, frozen=True)
@@ -121,6 +123,21 @@ def _fork_snapshot(name: bytes, view: ViewNo) -> Command:
     return Fork(name, snapshot_view=view)
 
 
+def _retain(arguments: list[bytes], options: dict[bytes, bytes]) -> Command:
+    counts = []
+    for name in (b"--keep-last", b"--hourly", b"--daily", b"--weekly"):
+        text = options.get(name, b"0")
+        if not text.isdigit() or len(text) > 7:
+            raise FsError(errno.EINVAL, f"{name.decode()} takes a number from 0 to {COUNT_MAX}")
+        counts.append(int(text))
+    policy = None
+    if any(name in options for name in (b"--keep-last", b"--hourly", b"--daily", b"--weekly", b"--match")):
+        keep_last, hourly, daily, weekly = counts
+        policy = Retention(keep_last, hourly, daily, weekly, options.get(b"--match", b""))
+    branch = arguments[0] if arguments else b""
+    return Retain(branch, policy, b"--clear" in options, b"--apply" in options, b"--dry-run" in options)
+
+
 def _log(_arguments: list[bytes], options: dict[bytes, bytes]) -> Command:
     text = options.get(b"-n")
     if text is None:
@@ -136,6 +153,11 @@ def _scrub_start(_arguments: list[bytes], options: dict[bytes, bytes]) -> Comman
 
 
 _FORK_USAGE: Final = "branch NAME [--from SNAPSHOT] | branch NAME from SNAPSHOT"
+
+_RETENTION_USAGE: Final = (
+    "retention [BRANCH] [--keep-last N] [--hourly N] [--daily N] [--weekly N] [--match PATTERN] |"
+    " [--clear] | [--apply], [--dry-run]"
+)
 
 SPECS: Final = (
     Spec(
@@ -187,6 +209,15 @@ SPECS: Final = (
     Spec((b"scrub", b"start"), ScrubStart, "scrub start [--rate 50M]", (0, 0), _scrub_start, options=(b"--rate",)),
     Spec((b"scrub", b"stop"), ScrubStop, "scrub stop", (0, 0), lambda _, __: ScrubStop()),
     Spec((b"scrub", b"status"), ScrubStatus, "scrub status", (0, 0), lambda _, __: ScrubStatus()),
+    Spec(
+        (b"retention",),
+        Retain,
+        _RETENTION_USAGE,
+        (0, 1),
+        _retain,
+        options=(b"--keep-last", b"--hourly", b"--daily", b"--weekly", b"--match"),
+        flags=(b"--clear", b"--apply", b"--dry-run"),
+    ),
     Spec(
         (b"gc",),
         Collect,

@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from heliosfs.core import adopt, attributes, data, namespace, oplog, pathrestore, ranges, rename, versions
+from heliosfs.core import (
+    adopt,
+    attributes,
+    data,
+    namespace,
+    oplog,
+    pathrestore,
+    ranges,
+    rename,
+    retaining,
+    versions,
+)
 from heliosfs.core.engine import Engine, Placed
 from heliosfs.core.ids import Lsn
 from heliosfs.core.oplog import Record
@@ -32,6 +43,8 @@ _RULES: Final[dict[type[Record], Callable[[Engine, Any, Any], Any]]] = {
     oplog.Discard: versions.apply_discard,
     oplog.AssignView: versions.apply_assign_view,
     oplog.Adopt: adopt.apply_adopt,
+    oplog.SetRetention: retaining.apply_set_retention,
+    oplog.ExpireSnapshots: retaining.apply_expire,
 }
 
 

@@ -18,6 +18,7 @@ from heliosfs.core.extent import ChunkRef, LogData
 from heliosfs.core.ids import BranchId, Ino, Lsn, PageId, SnapshotId
 from heliosfs.core.inode import Inode
 from heliosfs.core.refs import Branch, Snapshot
+from heliosfs.core.retention import Retention
 from heliosfs.core.unanswered import Unanswered
 from heliosfs.core.view import State, Tombstone, View
 
@@ -39,6 +40,7 @@ class BranchCut:
     name: bytes
     uid: int
     gid: int
+    retention: Retention | None = None
 
 
 @dataclass(slots=True)
@@ -94,6 +96,7 @@ def begin(engine: Engine, position: Lsn) -> Cut:
                 branch.name,
                 branch.uid,
                 branch.gid,
+                branch.retention,
             )
         )
     cut = Cut(

@@ -57,6 +57,7 @@ class Engine:
         requested: Versions that somebody waits for, to be stored by the next cut.
         logged_roots: (position, root) of the trees that records since the last cut adopt: a replay needs them,
             whatever became of them since.
+        dropped: How many snapshots have gone since the start, those of discarded branches included.
         dropped_branches, dropped_snapshots: Whose stored refs are to be deleted.
     """
 
@@ -77,6 +78,7 @@ class Engine:
         self.touched_snapshots: set[Snapshot] = set()
         self.unanswered: Unanswered = {}
         self.requested: list[State] = []
+        self.dropped = 0
         self.logged_roots: list[tuple[Lsn, PageId]] = []
         self.dropped_branches: list[BranchId] = []
         self.dropped_snapshots: list[tuple[BranchId, SnapshotId]] = []

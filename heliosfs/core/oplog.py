@@ -383,6 +383,34 @@ class AssignView(Record):
     new_view: ViewNo
 
 
+@_record(25, "I q I I I I I I")
+@dataclass(slots=True)
+class SetRetention(Record):
+    """The branch keeps so many snapshots from now on; all counts 0: no policy."""
+
+    view: ViewNo
+    now_ns: int
+    uid: int
+    pid: int
+    keep_last: int
+    hourly: int
+    daily: int
+    weekly: int
+    match: bytes
+
+
+@_record(26, "I q I I")
+@dataclass(slots=True)
+class ExpireSnapshots(Record):
+    """Snapshots of a branch go by its policy: their ids, 8 bytes each, little endian, oldest first."""
+
+    view: ViewNo
+    now_ns: int
+    uid: int
+    pid: int
+    snapshots: bytes
+
+
 @_record(24, "I q I I Q Q Q")
 @dataclass(slots=True)
 class Adopt(Record):

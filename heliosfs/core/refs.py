@@ -11,6 +11,7 @@ from collections.abc import Container
 from heliosfs.core.ids import BranchId, Ino, Lsn, SnapshotId, ViewNo
 from heliosfs.core.inode import Inode
 from heliosfs.core.oplog import KIND_BASE, KIND_RESTORE
+from heliosfs.core.retention import Retention
 from heliosfs.core.view import State, View
 
 FIRST_BRANCH = b"main"
@@ -55,6 +56,7 @@ class Branch:
         snapshots: By name, oldest first; by_id: the same by number.
         latest: The snapshot that `latest` names, or None.
         orphans: Unlinked inodes that the kernel still knows (invariant 4); in no view's map.
+        retention: Its policy for snapshots, or None.
         orphans_stored: Whether the stored refs of the branch hold such inodes; they may be gone by now.
         generations: Directories that came back by a restore: number -> FUSE entry generation.
         next_ino, lease_end: The rest of the branch's lease of inode numbers.
@@ -75,6 +77,7 @@ class Branch:
         "orphans",
         "orphans_stored",
         "parent",
+        "retention",
         "snapshots",
         "uid",
         "view",
@@ -105,6 +108,7 @@ class Branch:
         self.latest: Snapshot | None = None
         self.orphans: dict[Ino, Inode] = {}
         self.orphans_stored = False
+        self.retention: Retention | None = None
         self.generations: dict[Ino, int] = {}
         self.next_ino = Ino(0)
         self.lease_end = Ino(0)

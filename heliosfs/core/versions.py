@@ -141,6 +141,8 @@ def apply_fork(engine: Engine, record: Fork, place: Placed) -> Branch:
         record.gid,
         record.now_ns,
     )
+    # A fork keeps its snapshots as its parent does, until it is told otherwise.
+    branch.retention = parent.retention
     engine.next_branch = BranchId(record.branch + 1)
     engine.next_view = ViewNo(record.new_view + 1)
     parent.children[record.name] = branch
@@ -177,7 +179,7 @@ def apply_discard(engine: Engine, record: Discard, place: Placed) -> list[ViewNo
     del branch.parent.children[branch.name]
     dead = [branch.view]
     for snapshot in branch.snapshots.values():
-        dead.extend(_drop_snapshot(engine, snapshot))
+        dead.extend(drop_snapshot(engine, snapshot))
     engine.dropped_branches.append(branch.id)
     engine.touched_branches.discard(branch)
     log_event(
@@ -302,11 +304,13 @@ def apply_forget_snapshot(engine: Engine, record: ForgetSnapshot, place: Placed)
         name=snapshot.name,
         id=str(snapshot.id),
     )
-    return _drop_snapshot(engine, snapshot)
+    return drop_snapshot(engine, snapshot)
 
 
-def _drop_snapshot(engine: Engine, snapshot: Snapshot) -> list[ViewNo]:
+def drop_snapshot(engine: Engine, snapshot: Snapshot) -> list[ViewNo]:
+    """Its refs go with the next cut; the view that died, if it had one."""
     engine.touched_snapshots.discard(snapshot)
+    engine.dropped += 1
     engine.dropped_snapshots.append((snapshot.branch, snapshot.id))
     if not snapshot.view:
         return []

@@ -20,6 +20,8 @@ class MountOptions:
         counts. control_visible: Whether listings of the root show `.helios`.
         nonempty: Mount over a directory that has entries.
         memory_bytes, log_bytes, commit_s: Store-wide; set by the first mount.
+        gc: "auto" or "manual": whether the daemon collects garbage unasked.
+        retention: Words of the `retention` command for the mounted branch; None leaves its policy as it is.
         cache: "private" or "shared" (the latter on the kernel transport alone).
         transport: "pyfuse3" or "kernel".
     """
@@ -31,6 +33,8 @@ class MountOptions:
     memory_bytes: int | None = None
     log_bytes: int | None = None
     commit_s: float | None = None
+    gc: str = "auto"
+    retention: tuple[str, ...] | None = None
     cache: str = "private"
     transport: str = "pyfuse3"
 
@@ -46,4 +50,6 @@ class MountOptions:
         if not isinstance(found, Mapping) or not known.issuperset(found):
             raise ValueError(f"not mount options: {text}")
         flags = found.get("flags", ())
-        return cls(**{**found, "flags": tuple(flags)})
+        retention = found.get("retention")
+        words = None if retention is None else tuple(retention)
+        return cls(**{**found, "flags": tuple(flags), "retention": words})

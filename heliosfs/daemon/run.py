@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -28,7 +29,8 @@ from heliosfs.daemon.options import MountOptions
 from heliosfs.daemon.readiness import Announcer
 from heliosfs.daemon.rpc import Progress, Request, Server, Verb, listening, success
 from heliosfs.daemon.transfers import transfer_verbs
-from heliosfs.filesystem import Filesystem, StoreOptions, open_filesystem
+from heliosfs.daemon.upkeep import keep_up
+from heliosfs.filesystem import BranchInfo, Caller, Filesystem, StoreOptions, open_filesystem
 from heliosfs.transport.options import fuse_options
 from heliosfs.transport.registry import Registry
 from heliosfs.transport.requests import DeferWork
@@ -87,6 +89,7 @@ async def _serve(
         except ValueError as error:
             raise DaemonError(FAILED, f"mount option {error} is not known") from None
         commands = Commands(fs)
+        await _set_retention(commands, branch, options)
 
         def make_control(after_reply: DeferWork, by_page: bool) -> ControlTree:
             return ControlTree(
@@ -103,12 +106,23 @@ async def _serve(
         )
         async with listening(store, server), trio.open_nursery() as nursery:
             nursery.start_soon(_stop_on_signal, session, nursery.cancel_scope, foreground)
+            nursery.start_soon(partial(keep_up, fs, commands, collect=options.gc == "auto"))
             await nursery.start(_serve_session, session, nursery.cancel_scope)
             gc.collect()
             gc.freeze()
             gc.set_threshold(*_GC_THRESHOLDS)
             announcer.ready()
         _log.info("unmounted %s", mountpoint)
+
+
+async def _set_retention(commands: Commands, branch: BranchInfo, options: MountOptions) -> None:
+    """The mounted branch's policy, as its option says; applied by the first look. Raises DaemonError."""
+    if options.retention is None:
+        return
+    owner = Caller(branch.owner_uid, branch.owner_gid, os.getpid())
+    reply = await commands.run_words(branch.view, ["retention", *options.retention], owner)
+    if not reply.ok:
+        raise DaemonError(FAILED, f"mount option retention: {reply.error}")
 
 
 async def _serve_session(session: Session, done: trio.CancelScope, task_status: trio.TaskStatus[None]) -> None:

@@ -20,7 +20,7 @@ from heliosfs.core.unanswered import Applied
 from heliosfs.storage.log import Place
 
 _WHOLE_TREE: Final = (oplog.Restore, oplog.RestorePath, oplog.Adopt)
-_DEATHS: Final = (oplog.Discard, oplog.ForgetSnapshot)
+_DEATHS: Final = (oplog.Discard, oplog.ForgetSnapshot, oplog.ExpireSnapshots)
 
 
 class Continuation:

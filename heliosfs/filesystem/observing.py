@@ -11,15 +11,15 @@ from cas.database import Database
 from cas.index import ChunkIndex
 from heliosfs.core.errors import FsError
 from heliosfs.core.ids import ViewNo
-from heliosfs.filesystem.versions import VersionOperations
+from heliosfs.filesystem.retaining import Retaining
 from heliosfs.storage import refstore
 from heliosfs.storage.checking.scrubber import Scrubber
-from heliosfs.storage.collecting.collector import Collector
+from heliosfs.storage.collecting.collector import WASTE_MAX, Collector
 from heliosfs.storage.collecting.report import Report
 from heliosfs.storage.workers import WorkerPool
 
 
-class Observing(VersionOperations):
+class Observing(Retaining):
     """Figures and history of a store."""
 
     db: Database
@@ -30,9 +30,13 @@ class Observing(VersionOperations):
     scrubber: Scrubber
     collector: Collector
 
-    async def collect(self, *, dry_run: bool = False) -> Report:
-        """Free what nothing reaches. Raises Damaged, OSError."""
-        return await self.collector.collect(dry_run=dry_run)
+    async def collect(
+        self, *, dry_run: bool = False, restful: bool = False, waste_max: float = WASTE_MAX
+    ) -> Report:
+        """Free what nothing reaches. Raises FsError EBUSY while a scrub runs, Damaged, OSError."""
+        if self.scrubber.running is not None and not dry_run:
+            raise FsError(errno.EBUSY, "a scrub is running: wait for it, or end it with heliosfs scrub stop")
+        return await self.collector.collect(dry_run=dry_run, restful=restful, waste_max=waste_max)
 
     def oplog(self, view: ViewNo | None, limit: int) -> list[dict[str, object]]:
         """The newest `limit` lines of the operation log, oldest first; of one branch and those below it.

@@ -205,7 +205,7 @@ def _assemble(
     fs.backings.start()
     fs.store_path = layout.path
     fs.layout = layout
-    fs.scrubber = Scrubber(layout.path, log, index)
+    fs.scrubber = Scrubber(layout.path, log, index, reads)
     fs.invalidators = []
     fs.mounted_views = set()
     fs.continuation = continuation

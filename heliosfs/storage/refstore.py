@@ -19,10 +19,11 @@ from cas.database import Database
 from heliosfs.core import unanswered
 from heliosfs.core.cut import BranchCut, Cut, SnapshotCut
 from heliosfs.core.engine import Engine
-from heliosfs.core.errors import Damaged
+from heliosfs.core.errors import Damaged, FsError
 from heliosfs.core.ids import BranchId, Ino, Lsn, PageId, SnapshotId, ViewNo
 from heliosfs.core.oplog import SNAPSHOT_KINDS
 from heliosfs.core.refs import Branch, Snapshot
+from heliosfs.core.retention import Retention
 from heliosfs.core.view import State, View
 
 HEAD: Final = b"r!head"
@@ -195,6 +196,29 @@ def roots(db: Database | Rdict) -> Iterator[PageId]:
         raise Damaged("refs", f"the refs of the store are damaged: {error!r}") from error
 
 
+def _retention_value(policy: Retention) -> dict[str, int | str]:
+    return {
+        "keep_last": policy.keep_last,
+        "hourly": policy.hourly,
+        "daily": policy.daily,
+        "weekly": policy.weekly,
+        "match": policy.match.decode(),
+    }
+
+
+def _retention(value: dict[str, Any] | None) -> Retention | None:
+    """Raises ValueError, KeyError, TypeError."""
+    if value is None:
+        return None
+    keep_last, hourly, daily, weekly = [_number(value, key) for key in ("keep_last", "hourly", "daily", "weekly")]
+    policy = Retention(keep_last, hourly, daily, weekly, value["match"].encode())
+    try:
+        policy.check()
+    except FsError as error:
+        raise ValueError(str(error)) from error
+    return policy
+
+
 def _branch_value(cut: BranchCut, roots: dict[int, PageId], orphans: dict[BranchId, PageId]) -> dict[str, Any]:
     branch = cut.branch
     root = cut.state.root if cut.state.root is not None else roots[id(cut.state)]
@@ -210,6 +234,7 @@ def _branch_value(cut: BranchCut, roots: dict[int, PageId], orphans: dict[Branch
         "uid": cut.uid,
         "gid": cut.gid,
         "created_ns": branch.created_ns,
+        **({"retention": _retention_value(cut.retention)} if cut.retention is not None else {}),
         "latest": cut.latest,
         "next_ino": cut.next_ino,
         "lease_end": cut.lease_end,
@@ -255,6 +280,7 @@ def _load_branches(values: list[dict[str, Any]], engine: Engine) -> dict[BranchI
         )
         branch.next_ino = Ino(_number(value, "next_ino"))
         branch.lease_end = Ino(_number(value, "lease_end"))
+        branch.retention = _retention(value.get("retention"))
         branch.generations = {Ino(ino): generation for ino, generation in value["generations"]}
         if value["orphans"]:
             orphans[branch.id] = _page(value["orphans"])

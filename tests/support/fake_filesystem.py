@@ -15,6 +15,7 @@ import trio
 
 from heliosfs.core.errors import FsError, StaleHandle
 from heliosfs.core.ids import INO_MASK, ROOT_INO, Ino, Lsn, NodeId, ViewNo, node_id, view_of
+from heliosfs.core.retention import Retention
 from heliosfs.filesystem.types import Attributes, BranchInfo, Caller, Change, Entry, Outcome, Report, SnapshotInfo
 
 ROOT_USER = Caller(0, 0, 1)
@@ -340,6 +341,18 @@ class FakeFilesystem:
 
     def stats(self) -> dict[str, object]:
         return {"cache": {"hits": 7}}
+
+    def retention(self, view: ViewNo) -> Retention | None:
+        return None
+
+    async def set_retention(self, view: ViewNo, policy: Retention | None, caller: Caller) -> Outcome:
+        raise AssertionError("not in these tests")
+
+    def expired(self, view: ViewNo, policy: Retention) -> list[bytes]:
+        return []
+
+    async def expire(self, view: ViewNo, policy: Retention, caller: Caller) -> Outcome:
+        raise AssertionError("not in these tests")
 
     async def collect(self, *, dry_run: bool = False) -> Report:
         self.calls.append(("collect", dry_run))

@@ -24,6 +24,7 @@ from cas.digest import ChunkId
 from cas.index import ChunkIndex
 from heliosfs.core.errors import Damaged
 from heliosfs.storage.checking.findings import Finding, Kind, Report
+from heliosfs.storage.collecting.reads import ReadsUnderWay
 from heliosfs.storage.log import Log
 
 log_ = logging.getLogger(__name__)
@@ -68,7 +69,8 @@ class Scrubber:
         running: How far the scrub is, or None while none runs.
     """
 
-    def __init__(self, store: Path, log: Log, index: ChunkIndex) -> None:
+    def __init__(self, store: Path, log: Log, index: ChunkIndex, reads: ReadsUnderWay) -> None:
+        self._reads = reads
         self._store = store
         self._log = log
         self._index = index
@@ -153,7 +155,11 @@ class Scrubber:
         Raises:
             OSError: The process can't be started, or ended without a result.
         """
-        progress = progress or Progress()
+        # No pack goes and no record is deleted while the process looks at the store as it was.
+        with self._reads.read():
+            return await self._check(rate, progress or Progress(), tell)
+
+    async def _check(self, rate: int, progress: Progress, tell: Tell | None) -> Report:
         lives = self._log.pin_all()
         process = None
         try:

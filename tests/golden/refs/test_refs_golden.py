@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from rocksdict import Options, Rdict, WriteBatch
 
+from heliosfs.core import cut as cuts
 from heliosfs.core.cut import BranchCut, Cut, SnapshotCut
 from heliosfs.core.engine import Engine
 from heliosfs.core.errors import Damaged
@@ -20,6 +21,7 @@ from heliosfs.core.ids import BranchId, Ino, Lsn, PageId, SnapshotId, ViewNo
 from heliosfs.core.inode import Inode
 from heliosfs.core.radix import Node
 from heliosfs.core.refs import Branch, Snapshot
+from heliosfs.core.retention import Retention
 from heliosfs.core.view import State, View
 from heliosfs.storage import refstore
 
@@ -97,6 +99,30 @@ def batch() -> WriteBatch:
         last_ns=Said.now_ns + 1,
     )
     return refstore.commit_batch(cut, {id(changed): FORK_ROOT}, {fork.id: ORPHANS})
+
+
+def test_a_branch_with_a_policy(tmp_path: Path) -> None:
+    """`retention` is written only where there is a policy: `refs.txt`, which is older, has none and is read."""
+    policy = Retention(5, 24, 7, 4, "auto-\u00e4*".encode())
+    main = a_branch(1, b"main", None, State.stored(MAIN_ROOT, 3, 4096))
+    main.retention = policy
+    engine = Engine(NoPages())
+    engine.found(1000, 100, 1)
+    engine.branches = {main.view: main}
+    engine.touched_branches = {main}
+    cut = cuts.begin(engine, Lsn(0x3000))
+    with database(tmp_path / "db") as db:
+        db.write(refstore.commit_batch(cut, {}, {}))
+        wanted = (FIXTURE.parent / "refs-retention.txt").read_text("ascii").splitlines()
+        assert lines(db) == wanted
+        loaded = Engine(NoPages())
+        refstore.load(db, loaded)
+        assert loaded.main is not None and loaded.main.retention == policy
+        key = b"rb" + (1).to_bytes(8, "big")
+        for wrong in (b'"keep_last":-1', b'"keep_last":"5"', b'"keep_last":2000000'):
+            db[key] = wanted[1].split(" ", 1)[1].encode().replace(b'"keep_last":5', wrong)
+            with pytest.raises(Damaged):
+                refstore.load(db, Engine(NoPages()))
 
 
 def lines(db: Rdict) -> list[str]:

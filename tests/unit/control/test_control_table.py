@@ -19,6 +19,7 @@ from heliosfs.control.commands import (
     Log,
     RenameSnapshot,
     Restore,
+    Retain,
     ScrubStart,
     ScrubStatus,
     ScrubStop,
@@ -36,6 +37,7 @@ from heliosfs.control.table import (
     verb_of,
 )
 from heliosfs.core.errors import FsError
+from heliosfs.core.retention import Retention
 
 LINES: list[tuple[bytes, Command]] = [
     (b"checkpoint", Checkpoint()),
@@ -64,6 +66,10 @@ LINES: list[tuple[bytes, Command]] = [
     (b"scrub start --rate=7", ScrubStart(7)),
     (b"scrub stop", ScrubStop()),
     (b"scrub status", ScrubStatus()),
+    (b"retention", Retain()),
+    (b"retention exp --dry-run", Retain(b"exp", dry_run=True)),
+    (b"retention --keep-last 5 --daily=7 --match 'a*'", Retain(policy=Retention(5, 0, 7, 0, b"a*"))),
+    (b"retention --clear", Retain(clear=True)),
     (b"gc", Collect()),
     (b"gc --dry-run", Collect(True)),
     (b"log", Log()),
@@ -87,6 +93,11 @@ WRONG: list[tuple[bytes, int]] = [
     (b"history x", errno.EINVAL),
     (b"metrics", errno.EINVAL),
     (b"gc now", errno.EINVAL),
+    (b"retention --keep-last 0", errno.EINVAL),
+    (b"retention --keep-last -1", errno.EINVAL),
+    (b"retention --match x", errno.EINVAL),
+    (b"retention --clear --apply", errno.EINVAL),
+    (b"retention --daily 1 --clear", errno.EINVAL),
     (b"gc --dry-run=1", errno.EINVAL),
     (b"gc --dry-run --dry-run", errno.EINVAL),
     (b"\xff\xfe", errno.EINVAL),
