@@ -113,9 +113,9 @@ class FileOperations(Immediate):
             raise FsError(errno.ENODATA)
         return value
 
-    async def listxattr(self, node: NodeId) -> list[bytes]:
-        """Names of the extended attributes, sorted."""
-        return await self.settled(self.try_listxattr, node)
+    async def listxattr(self, node: NodeId, *, trusted: bool = True) -> list[bytes]:
+        """Names of the extended attributes, sorted; of trusted.* if asked for."""
+        return await self.settled(partial(self.try_listxattr, trusted=trusted), node)
 
     async def setxattr(
         self,

@@ -207,10 +207,14 @@ class Immediate(Door):
             attributes.check_xattr_name(name)
         return value
 
-    def try_listxattr(self, node: NodeId) -> list[bytes]:
-        """Names of the extended attributes, sorted."""
-        names = sorted(self.try_getattr(node).xattrs)
-        return [name for name in names if not name.startswith(attributes.HIDDEN_XATTRS)]
+    def try_listxattr(self, node: NodeId, *, trusted: bool = True) -> list[bytes]:
+        """Names of the extended attributes, sorted.
+
+        Args:
+            trusted: Whether he who asks may see trusted.*, which takes CAP_SYS_ADMIN. Source: xattr(7).
+        """
+        hidden = attributes.HIDDEN_XATTRS if trusted else (attributes.HIDDEN_XATTRS, b"trusted.")
+        return [name for name in sorted(self.try_getattr(node).xattrs) if not name.startswith(hidden)]
 
     def try_setxattr(
         self, node: NodeId, name: bytes, value: bytes, flags: int, *, kill_set_gid: bool = False

@@ -252,8 +252,9 @@ class MemoryFilesystem:
     async def setxattr(self, node: NodeId, name: bytes, value: bytes, flags: int, caller: Caller) -> None:
         self._node(node).xattrs[name] = value
 
-    async def listxattr(self, node: NodeId) -> list[bytes]:
-        return sorted(self._node(node).xattrs)
+    async def listxattr(self, node: NodeId, *, trusted: bool = True) -> list[bytes]:
+        names = sorted(self._node(node).xattrs)
+        return [name for name in names if trusted or not name.startswith(b"trusted.")]
 
     async def removexattr(self, node: NodeId, name: bytes, caller: Caller) -> None:
         if self._node(node).xattrs.pop(name, None) is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 
 from tests.conformance.calls import Calls, case, root_case
@@ -120,3 +121,59 @@ def who_may(c: Calls) -> None:
                     c.setxattr(path, b"user.b", b"2")
                     c.removexattr(path, b"user.b")
                     c.listxattr(path)
+
+
+@case
+def room_for_values_and_lists(c: Calls) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    c.create("f")
+    c.setxattr("f", b"user.a", b"0123456789")
+    for size in (0, 1, 9, 10, 11, 65536, 65537):
+        room = ctypes.create_string_buffer(70_000)
+
+        def get(size: int = size, room: ctypes.Array[ctypes.c_char] = room) -> int:
+            return checked(libc.getxattr(b"f", b"user.a", room, size))
+
+        def listing(size: int = size, room: ctypes.Array[ctypes.c_char] = room) -> int:
+            return checked(libc.listxattr(b"f", room, size))
+
+        c.record("getxattr", (size,), get)
+        c.record("listxattr", (size,), listing)
+
+
+@root_case
+def security_and_trusted_are_roots(c: Calls) -> None:
+    c.create("f")
+    c.chown("f", 1000, 1000)
+    for name in (b"security.a", b"trusted.a", b"security.capability", b"trusted.overlay.opaque"):
+        value = bytes.fromhex("0000000200040000000000000000000000000000") if name.endswith(b"capability") else b"y"
+        c.setxattr("f", name, value)
+        with c.user(1000):
+            c.getxattr("f", name)
+            c.setxattr("f", name, value)
+            c.removexattr("f", name)
+            c.listxattr("f")
+        c.listxattr("f")
+        c.removexattr("f", name)
+        with c.user(1000):
+            c.setxattr("f", name, value)
+            c.removexattr("f", name)
+
+
+def checked(result: int) -> int:
+    """The result of a call of the C library, or its error."""
+    if result < 0:
+        raise OSError(ctypes.get_errno(), "")
+    return result
+
+
+@root_case
+def sticky_directories(c: Calls) -> None:
+    c.mkdir("d")
+    c.chown("d", 1000, 1000)
+    for mode in (0o1777, 0o777):
+        c.chmod("d", mode)
+        for uid in (1000, 1001):
+            with c.user(uid):
+                c.setxattr("d", b"user.a", b"1")
+                c.getxattr("d", b"user.a")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import struct
 from collections.abc import Callable
 
 from tests.conformance.calls import Calls, case
@@ -91,3 +92,80 @@ def locks_stay_over_a_rename_and_an_unlink(c: Calls) -> None:
     c.unlink("g")
     c.create("g")
     c.note(elsewhere(lambda: fcntl.flock(os.open("g", os.O_RDWR), fcntl.LOCK_EX | NOW)))
+
+
+def ofd(descriptor: int, kind: int, start: int = 0, length: int = 0, command: int = 37) -> tuple[int, ...]:
+    """An open file description's lock (F_OFD_SETLK) or question (F_OFD_GETLK); what struct flock holds then."""
+    layout = "hhqqi4x"
+    said = fcntl.fcntl(descriptor, command, struct.pack(layout, kind, os.SEEK_SET, start, length, 0))
+    return struct.unpack(layout, said)[:4]
+
+
+@case
+def locks_of_an_open_file_description(c: Calls) -> None:
+    c.create("f", b"0123456789")
+    mine, other = c.open("f", os.O_RDWR), c.open("f", os.O_RDWR)
+    reading = c.open("f", os.O_RDONLY)
+    for descriptor, kind, start, length in (
+        (mine, fcntl.F_WRLCK, 0, 5),
+        (other, fcntl.F_WRLCK, 4, 2),
+        (other, fcntl.F_WRLCK, 5, 2),
+        (reading, fcntl.F_RDLCK, 7, 1),
+        (reading, fcntl.F_WRLCK, 8, 1),
+        (mine, fcntl.F_RDLCK, 0, 5),
+        (other, fcntl.F_RDLCK, 0, 5),
+        (mine, fcntl.F_WRLCK, 0, 5),
+    ):
+        c.record(
+            "F_OFD_SETLK",
+            (kind, start, length),
+            lambda d=descriptor, k=kind, s=start, n=length: ofd(d, k, s, n),
+        )
+    c.record("F_OFD_GETLK", (), lambda: ofd(mine, fcntl.F_WRLCK, 5, 2, 36))
+    c.note(elsewhere(lambda: fcntl.lockf(os.open("f", os.O_RDWR), fcntl.LOCK_EX | NOW, 2, 0)))
+    # Closing another descriptor of the file drops a process's own locks, not these.
+    os.close(c.open("f"))
+    c.note(elsewhere(lambda: fcntl.lockf(os.open("f", os.O_RDWR), fcntl.LOCK_EX | NOW, 2, 0)))
+    os.close(mine)
+    os.close(other)
+    c.note(elsewhere(lambda: fcntl.lockf(os.open("f", os.O_RDWR), fcntl.LOCK_EX | NOW, 2, 0)))
+
+
+@case
+def who_holds_a_record_lock(c: Calls) -> None:
+    c.create("f", b"0123456789")
+    mine = c.open("f", os.O_RDWR)
+    c.lockf(mine, fcntl.LOCK_EX | NOW, 3, 2)
+    layout = "hhqqi4x"
+    wanted = struct.pack(layout, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+
+    def ask() -> None:
+        kind, whence, start, length, pid = struct.unpack(
+            layout, fcntl.fcntl(os.open("f", os.O_RDWR), fcntl.F_GETLK, wanted)
+        )
+        raise OSError(kind * 1_000 + whence * 100 + start * 10 + length + 10_000 * (pid == os.getppid()), "")
+
+    c.note(elsewhere(ask))
+    os.close(c.open("f"))
+    c.note(elsewhere(ask))
+
+
+@case
+def a_waiter_gets_the_lock(c: Calls) -> None:
+    c.create("f")
+    for take in (fcntl.flock, fcntl.lockf):
+        mine = c.open("f", os.O_RDWR)
+        take(mine, fcntl.LOCK_EX)
+        ours, theirs = os.pipe()
+        child = os.fork()
+        if not child:
+            descriptor = os.open("f", os.O_RDWR)
+            os.write(theirs, b"w")
+            take(descriptor, fcntl.LOCK_EX)
+            os.write(theirs, b"g")
+            os._exit(0)
+        c.note(repr(os.read(ours, 1)))
+        take(mine, fcntl.LOCK_UN)
+        c.note(repr(os.read(ours, 1)))
+        c.note(str(os.waitpid(child, 0)[1]))
+        os.close(mine)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 
 from tests.conformance.calls import Calls, case, root_case
 
@@ -285,3 +286,28 @@ def o_noatime_is_the_owners(c: Calls) -> None:
     for uid in (1000, 1001):
         with c.user(uid):
             c.open("f", os.O_RDONLY | os.O_NOATIME)
+
+
+@case
+def a_running_program(c: Calls) -> None:
+    shutil.copy("/bin/sleep", "p")
+    writing = c.open("p", os.O_WRONLY)
+    c.record("spawn", (), lambda: os.posix_spawn("./p", ["p", "60"], {}))
+    os.close(writing)
+    running = os.posix_spawn("./p", ["p", "60"], {})
+    try:
+        # The child has become the program when its own name says so.
+        while os.path.basename(os.readlink(f"/proc/{running}/exe")) != "p":
+            os.sched_yield()
+        for flags in (os.O_RDONLY, os.O_WRONLY, os.O_RDWR, os.O_WRONLY | os.O_TRUNC):
+            c.open("p", flags)
+        c.truncate("p", 0)
+        c.chmod("p", 0o755)
+        shutil.copy("/bin/sleep", "q")
+        c.rename("q", "p")
+        c.open("p", os.O_WRONLY)
+        c.record("running", (), lambda: os.waitpid(running, os.WNOHANG))
+        c.unlink("p")
+    finally:
+        os.kill(running, 9)
+        os.waitpid(running, 0)
