@@ -26,6 +26,10 @@ HIDDEN_XATTRS: Final = b"helios."
 CAPABILITY: Final = b"security.capability"
 _SET_ID: Final = stat.S_ISUID | stat.S_ISGID
 _NAME_SPACES: Final = (b"user.", b"trusted.", b"security.")
+KILL_SET_ID: Final = 1
+"""The caller has no CAP_FSETID: the file's set-id bits go, see `without_set_id`."""
+KILL_SET_ID_OF_A_GROUP: Final = 2
+"""The same, and he is not in the file's group."""
 _TIME_MAX_NS: Final = (1 << 63) - 1
 """Times are kept in 64 bits: from 1677 to 2262."""
 
@@ -40,8 +44,8 @@ class SetAttr(NamedTuple):
     atime_ns: int | None = None
     mtime_ns: int | None = None
     ctime_ns: int | None = None
-    kill_set_id: bool = False
-    """The caller may not keep the file's set-id bits (he has no CAP_FSETID): see `without_set_id`."""
+    kill_set_id: int = 0
+    """0, or KILL_SET_ID, KILL_SET_ID_OF_A_GROUP: the caller may not keep the file's set-id bits."""
 
 
 def plan_set_attributes(engine: Engine, view: ViewNo, ino: Ino, wanted: SetAttr, now_ns: int) -> SetAttributes:
@@ -55,7 +59,7 @@ def plan_set_attributes(engine: Engine, view: ViewNo, ino: Ino, wanted: SetAttr,
     mask = 0
     mode = wanted.mode
     if mode is None and wanted.kill_set_id and inode.is_file() and inode.mode & _SET_ID:
-        mode = without_set_id(inode.mode)
+        mode = without_set_id(inode.mode, member=wanted.kill_set_id != KILL_SET_ID_OF_A_GROUP)
     if mode is not None:
         mask |= oplog.SET_MODE
     if wanted.uid is not None:

@@ -10,7 +10,6 @@ import errno
 import os
 import stat
 from pathlib import Path
-from typing import Final
 
 from heliosfs.core import acl, attributes, data, directory, extent, namespace, rename
 from heliosfs.core.attributes import SetAttr
@@ -22,8 +21,6 @@ from heliosfs.core.inode import Inode
 from heliosfs.filesystem.door import Door, NeedRoom
 from heliosfs.filesystem.types import Caller, Entry, StatFs
 from heliosfs.storage.reading import Reader
-
-_KILL_SET_ID: Final = SetAttr(kill_set_id=True)
 
 
 class Immediate(Door):
@@ -256,14 +253,12 @@ class Immediate(Door):
         """Where up to `size` bytes from `offset` are; [] at the end. Raises FsError EISDIR, EINVAL."""
         return data.plan_read(self.engine, ViewNo(node >> INO_BITS), Ino(node & INO_MASK), offset, size)
 
-    def try_write(
-        self, node: NodeId, offset: int, content: bytes | memoryview, *, kill_set_id: bool = False
-    ) -> int:
+    def try_write(self, node: NodeId, offset: int, content: bytes | memoryview, *, kill_set_id: int = 0) -> int:
         """Write all of `content`, at most 1 MiB, at `offset`; it is not kept. Returns its length.
 
         Args:
-            kill_set_id: The writer has no CAP_FSETID, and the kernel leaves it to us to take the file's
-                set-id bits away.
+            kill_set_id: As of SetAttr: the writer has no CAP_FSETID, and the kernel leaves it to us to take the
+                file's set-id bits away.
 
         Raises:
             FsError: EISDIR, EINVAL, EFBIG. OSError: ENOSPC.
@@ -276,16 +271,16 @@ class Immediate(Door):
         record = data.plan_write(
             self.engine, ViewNo(node >> INO_BITS), Ino(node & INO_MASK), offset, length, self.now()
         )
-        if kill_set_id and self.took_set_id(node):
+        if kill_set_id and self.took_set_id(node, kill_set_id):
             record.now_ns = self.now()
         self.carry_out_write(record, content)
         return length
 
-    def took_set_id(self, node: NodeId) -> bool:
+    def took_set_id(self, node: NodeId, kill_set_id: int) -> bool:
         """Take a file's set-id bits away if it has any. To be called when the change of content is planned."""
         if not self.try_getattr(node).mode & 0o6000:
             return False
-        self.try_setattr(node, _KILL_SET_ID)
+        self.try_setattr(node, SetAttr(kill_set_id=kill_set_id))
         return True
 
     def try_data_runs(self, node: NodeId) -> list[tuple[int, int]]:

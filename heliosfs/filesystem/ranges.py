@@ -32,7 +32,7 @@ class RangeOperations(FileOperations):
         length: int,
         flags: int,
         *,
-        kill_set_id: bool = False,
+        kill_set_id: int = 0,
     ) -> int:
         """Make a range of `target` hold what a range of `source` holds, as references: no data moves.
 
@@ -60,14 +60,12 @@ class RangeOperations(FileOperations):
         )
         if record is None:
             return 0
-        if kill_set_id and self.took_set_id(target):
+        if kill_set_id and self.took_set_id(target, kill_set_id):
             record.now_ns = self.now()
         self.carry_out(record)
         return record.length
 
-    def try_fallocate(
-        self, node: NodeId, mode: int, offset: int, length: int, *, kill_set_id: bool = False
-    ) -> None:
+    def try_fallocate(self, node: NodeId, mode: int, offset: int, length: int, *, kill_set_id: int = 0) -> None:
         """fallocate(2), every mode of a local filesystem: 0, KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE, COLLAPSE_RANGE,
         INSERT_RANGE, UNSHARE_RANGE.
 
@@ -88,7 +86,7 @@ class RangeOperations(FileOperations):
         wanted = ranges.space_wanted(self.engine.inode(view, ino), mode, offset, length, self.engine)
         if wanted and wanted > self.space.room(self.persister.unstored):
             raise FsError(errno.ENOSPC)
-        if kill_set_id and self.took_set_id(node):
+        if kill_set_id and self.took_set_id(node, kill_set_id):
             record.now_ns = self.now()
         (self.carry_out_release if frees else self.carry_out)(record)
 

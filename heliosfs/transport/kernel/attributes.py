@@ -72,6 +72,8 @@ class AttributeHandlers(Handlers):
         change = wanted(view)
         if is_control(node):
             return self._setattr_control(node, change, self.caller(head))
+        if change.kill_set_id:
+            change = change._replace(kill_set_id=self.killing(node, head))
         if change == _NOTHING:
             # chown(2) with neither user nor group: set-id bits go as with any other owner.
             change = SetAttr(uid=self.fs.try_getattr(node).uid)

@@ -33,7 +33,10 @@ class RangeHandlers(NameHandlers):
         source, target = self.node(head[3]), self.node(to)
         if is_control(source) or is_control(target):
             return -errno.EXDEV
-        return self.fs.try_copy_range(source, source_offset, target, offset, min(length, most), flags)
+        # Unlike WRITE these two don't say whether set-id bits are to go.
+        kill = self.killing(target, head) if head[4] else 0
+        length = min(length, most)
+        return self.fs.try_copy_range(source, source_offset, target, offset, length, flags, kill_set_id=kill)
 
     def fallocate(self, head: Header, view: memoryview, end: int) -> Answer:
         """Source: fallocate(2)."""
@@ -41,7 +44,8 @@ class RangeHandlers(NameHandlers):
         node = self.node(head[3])
         if is_control(node):
             return -errno.EPERM
-        self.fs.try_fallocate(node, mode, offset, length)
+        kill = self.killing(node, head) if head[4] else 0
+        self.fs.try_fallocate(node, mode, offset, length, kill_set_id=kill)
         return 0
 
     def lseek(self, head: Header, view: memoryview, end: int) -> Answer:

@@ -67,7 +67,7 @@ class XattrHandlers(Handlers):
         """Source: listxattr(2). What control answers to is not listed, so that cp -a does not copy it."""
         node = self.node(head[3])
         room = Layouts.GETXATTR.unpack_from(view, BODY)[0]
-        names = () if is_control(node) else self.fs.try_listxattr(node)
+        names = () if is_control(node) else self.fs.try_listxattr(node, trusted=head[4] == 0)
         return sized(b"".join(name + b"\0" for name in names), room)
 
     def removexattr(self, head: Header, view: memoryview, end: int) -> Answer:

@@ -21,6 +21,7 @@ from heliosfs.filesystem.types import Caller, SetAttr
 from heliosfs.transport.errnos import errno_of
 from heliosfs.transport.invalidate import CacheInvalidator
 from heliosfs.transport.lookups import LookupTable
+from heliosfs.transport.membership import is_member
 from heliosfs.transport.requests import AfterReply, is_control, run_logged
 
 if TYPE_CHECKING:
@@ -31,19 +32,6 @@ if TYPE_CHECKING:
 def caller_of(ctx: RequestContext) -> Caller:
     """Who asks. The pid is a thread's, and 0 from outside our pid namespace."""
     return Caller(ctx.uid, ctx.gid, ctx.pid, ctx.umask)
-
-
-def is_member(ctx: RequestContext, gid: int) -> bool:
-    """Whether who asks is in a group. Reads /proc: about 40 us, for rare requests alone.
-
-    From outside of our pid namespace (pid 0) his supplementary groups can't be known, and count as none.
-    """
-    if ctx.gid == gid:
-        return True
-    try:
-        return ctx.pid != 0 and gid in pyfuse3.get_sup_groups(ctx.pid)
-    except (OSError, RuntimeError):
-        return False
 
 
 class Handlers(pyfuse3.Operations):
@@ -92,7 +80,7 @@ class Handlers(pyfuse3.Operations):
         attr = await self.fs.getattr(node)
         if change.mode is not None or not attr.mode & 0o6000 or not stat.S_ISREG(attr.mode):
             return change
-        return change._replace(mode=without_set_id(attr.mode, member=is_member(ctx, attr.gid)))
+        return change._replace(mode=without_set_id(attr.mode, member=is_member(caller_of(ctx), attr.gid)))
 
     def refusal(self, operation: str, node: int, error: Exception) -> FUSEError:
         """The error to raise for what an operation raised. Starts what waits for the reply, too."""

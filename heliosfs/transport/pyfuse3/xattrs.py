@@ -10,7 +10,8 @@ from pyfuse3 import FUSEError, RequestContext
 
 from heliosfs.core.acl import ACCESS
 from heliosfs.core.ids import NodeId
-from heliosfs.transport.pyfuse3.requests import Handlers, caller_of, is_member
+from heliosfs.transport.membership import is_member
+from heliosfs.transport.pyfuse3.requests import Handlers, caller_of
 from heliosfs.transport.requests import is_control
 
 _OURS: Final = b"user.helios."
@@ -40,7 +41,7 @@ class XattrHandlers(Handlers):
                 self.start_after_reply()
             elif is_control(node):
                 raise FUSEError(errno.EPERM)
-            elif name == ACCESS and ctx.uid and not is_member(ctx, (await self.fs.getattr(node)).gid):
+            elif name == ACCESS and ctx.uid and not is_member(caller_of(ctx), (await self.fs.getattr(node)).gid):
                 # Without SETXATTR_EXT the kernel leaves the set-group-ID bit to us.
                 await self.fs.setxattr(node, name, value, 0, caller_of(ctx), kill_set_gid=True)
             else:
