@@ -46,6 +46,8 @@ from heliosfs.storage.workers import WorkerPool
 
 QUIET_S: Final = 3.0
 OLDEST_S: Final = 30.0
+REST_S: Final = 20.0
+"""After so long without a change the log gives the disk back what it needs not (`Log.rest`)."""
 BACKOFF_MAX_S: Final = 60.0
 MAKE_ROOM_S: Final = 0.2
 """Cuts for writers that met a full disk are at least so far apart: they wait, and are not refused sooner."""
@@ -110,6 +112,7 @@ class Persister:
         """The background task: cut when the log is a quarter full, or quiet, or old."""
         seen = Lsn(self._log.end)
         dirty_since: float | None = None
+        changed = trio.current_time()
         while True:
             with trio.move_on_after(QUIET_S):
                 await self._wanted.wait()
@@ -121,9 +124,13 @@ class Persister:
             end = self._log.end
             if end == self.persisted or not (self.dirty() or self.pressing()):
                 dirty_since = None
-                seen = end
+                if end != seen:
+                    seen, changed = end, trio.current_time()
+                elif trio.current_time() - changed >= REST_S:
+                    self._log.rest()
+                    seen = self._log.end
                 continue
-            now = trio.current_time()
+            changed = now = trio.current_time()
             dirty_since = now if dirty_since is None else dirty_since
             quiet = end == seen
             seen = end

@@ -15,7 +15,7 @@ class GroupCommit:
 
     def __init__(self, log: Log) -> None:
         self._log = log
-        self._lock = trio.Lock()
+        self._running: trio.Event | None = None
 
     async def wait_durable(self, lsn: Lsn) -> None:
         """Return when what ended at `lsn` (<= the log's end) survives power loss.
@@ -27,9 +27,15 @@ class GroupCommit:
         """
         assert lsn <= self._log.end, "nothing was appended there yet"
         while self._log.durable_lsn < lsn:
-            async with self._lock:
-                if self._log.durable_lsn < lsn:
-                    await trio.to_thread.run_sync(self._log.sync)
+            if self._running is not None:
+                await self._running.wait()
+                continue
+            self._running = over = trio.Event()
+            try:
+                await trio.to_thread.run_sync(self._log.sync)
+            finally:
+                self._running = None
+                over.set()
 
     async def run_interval(self, seconds: float) -> None:
         """Sync what is not durable, every `seconds` (> 0); ends when the log has failed or is closed."""

@@ -80,6 +80,7 @@ class Log:
         self._syncing = threading.Lock()
         self._appending = threading.Lock()
         self.moves = 0
+        self._resting = False
         self._dirty: list[Segment] = []
         self._last_life = 0
         self._limit = 0
@@ -151,6 +152,7 @@ class Log:
             raise
         self._lives[life] = segment
         self.used_bytes += file.size
+        self._resting = False
         # At once: a sync that saw the new life dirty but not current would take it for done with.
         with self._lock:
             self._dirty.append(segment)
@@ -248,7 +250,45 @@ class Log:
         except OSError as error:
             self.failed = error
 
+    def rest(self) -> None:
+        """Give the disk back what a log without work needs not: spare files, and the blocks of a new life.
+
+        Only where everything was released. The next append takes them again, 50 us later; ENOSPC comes there.
+        """
+        if self._resting or self.failed is not None:
+            return
+        self._files.drop_spares()
+        if self._released < self.end:
+            return
+        old = self._segment
+        try:
+            if old.end > HEADER_BYTES:
+                self._begin_life(self.end + _SEAL_ROOM, self.current_life, self.end, releasing=False)
+                old.sealed = True
+                self._free(old)
+                self._files.drop_spares()
+            self._calls.truncate(self._fd, HEADER_BYTES)
+        except OSError:
+            # Without room for another file, or where it can't be cut short, it goes on as it is.
+            return
+        self._resting = True
+        self._limit = 0
+
+    def _wake(self) -> None:
+        """Have all blocks of the current life again. Raises OSError ENOSPC: it rests on."""
+        self._calls.preallocate(self._fd, 0, self._segment.header.size)
+        self._resting = False
+        self._limit = self._segment.header.size - _SEAL_ROOM
+
     def _roll(self, length: int, releasing: bool) -> None:
+        if self._resting:
+            try:
+                self._wake()
+            except OSError:
+                if not releasing:
+                    raise
+            if self._offset + length <= self._limit:
+                return
         if length + HEADER_BYTES + _SEAL_ROOM > self._files.segment_bytes:
             raise OSError(errno.EFBIG, "record larger than a segment")
         old = self._segment

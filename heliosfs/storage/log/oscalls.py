@@ -26,6 +26,7 @@ class OsCalls:
         sync: fdatasync of one segment.
         sync_directory: fsync of the directory, after a segment file was made in it.
         preallocate: Reserves a new segment's blocks. (fd, offset, length).
+        truncate: Cuts a segment short that will not be used for a while. (fd, length).
         unlink: Removes a segment file.
         create_copy: Makes the file that a segment is moved to. (path, flags, mode) -> descriptor.
         copy: Writes to it. (fd, data, offset) -> bytes written.
@@ -39,6 +40,7 @@ class OsCalls:
     sync: Callable[[int], None] = os.fdatasync
     sync_directory: Callable[[int], None] = os.fsync
     preallocate: Callable[[int, int, int], None] = os.posix_fallocate
+    truncate: Callable[[int, int], None] = os.ftruncate
     unlink: Callable[[str], None] = os.unlink
     create_copy: Callable[[Path, int, int], int] = os.open
     copy: Callable[[int, bytes, int], int] = os.pwrite

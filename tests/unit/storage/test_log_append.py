@@ -349,3 +349,62 @@ def test_files_that_cannot_be_removed_do_no_harm(log: Log, calls: OsCalls, tmp_p
         log.append(2, b"", bytes(5000))
     assert {path.name for path in tmp_path.iterdir()} > names
     assert {kind for kind, _, _ in replay(tmp_path, start)} == {2}
+
+
+def disk_bytes(directory: Path) -> int:
+    return sum(path.stat().st_blocks * 512 for path in directory.iterdir())
+
+
+def test_a_log_at_rest_keeps_next_to_nothing(log: Log, tmp_path: Path) -> None:
+    for _ in range(40):
+        log.append(1, b"", bytes(10_000))
+    log.rest()
+    assert disk_bytes(tmp_path) > 400_000, "nothing was released"
+    log.sync()
+    log.release(log.end)
+    released = log.end
+    log.rest()
+    log.wait_freed()
+    assert disk_bytes(tmp_path) <= 8192
+    assert replay(tmp_path, released) == []
+    log.rest()
+    place = log.append(7, b"after", b"payload")
+    assert disk_bytes(tmp_path) >= SEGMENT
+    assert log.read_blocks(place.life, place.offset, place.length, place.sums, 0, 7) == b"payload"
+    assert [(kind, body) for kind, body, _ in replay(tmp_path, released)] == [(7, b"after")]
+
+
+def test_a_log_that_rests_wakes_up_only_where_there_is_room(tmp_path: Path, calls: OsCalls) -> None:
+    with closing(
+        Log.open(
+            tmp_path,
+            budget_bytes=1 << 20,
+            start=Lsn(0),
+            on_record=lambda *_: None,
+            segment_bytes=SEGMENT,
+            reserve_bytes=SEGMENT // 2,
+            calls=calls,
+        )
+    ) as log:
+        assert log.keep_reserve()
+        log.append(1, b"first")
+        log.sync()
+        log.release(log.end)
+        released = log.end
+        log.rest()
+        preallocate = calls.preallocate
+
+        def full(fd: int, offset: int, length: int) -> None:
+            raise OSError(errno.ENOSPC, "injected")
+
+        calls.preallocate = full
+        for _ in range(2):
+            with pytest.raises(OSError, match="injected"):
+                log.append(1, b"refused")
+        log.append(2, b"removal", releasing=True)
+        assert not log.has_reserve
+        assert [body for _, body, _ in replay(tmp_path, released)] == [b"removal"]
+        calls.preallocate = preallocate
+        log.append(1, b"again")
+        assert log.keep_reserve()
+        assert [body for _, body, _ in replay(tmp_path, released)] == [b"removal", b"again"]
