@@ -182,10 +182,18 @@ class Status:
 
 @dataclass(slots=True, frozen=True)
 class Stats:
-    """The counters of the store."""
+    """The counters of the store, and what each tree of this branch and those below takes, as last computed.
+
+    Attributes:
+        refresh: Compute that anew first: reads every page that is reached.
+    """
+
+    refresh: bool = False
 
     async def run(self, target: Target) -> Outcome:
-        return _answer(target, target.fs.stats())
+        if self.refresh:
+            await target.fs.refresh_space()
+        return _answer(target, {**target.fs.stats(), "space": target.fs.space_taken(target.view)})
 
 
 @dataclass(slots=True, frozen=True)

@@ -11,7 +11,7 @@ from cas.database import Database
 from cas.index import ChunkIndex
 from heliosfs.core.errors import FsError
 from heliosfs.core.ids import ViewNo
-from heliosfs.filesystem.retaining import Retaining
+from heliosfs.filesystem.accounting import Accounting
 from heliosfs.storage import refstore
 from heliosfs.storage.checking.scrubber import Scrubber
 from heliosfs.storage.collecting.collector import WASTE_MAX, Collector
@@ -19,7 +19,7 @@ from heliosfs.storage.collecting.report import Report
 from heliosfs.storage.workers import WorkerPool
 
 
-class Observing(Retaining):
+class Observing(Accounting):
     """Figures and history of a store."""
 
     db: Database

@@ -342,6 +342,12 @@ class FakeFilesystem:
     def stats(self) -> dict[str, object]:
         return {"cache": {"hits": 7}}
 
+    async def refresh_space(self) -> None:
+        self.calls.append(("refresh_space",))
+
+    def space_taken(self, view: ViewNo) -> dict[str, object] | None:
+        return None
+
     def retention(self, view: ViewNo) -> Retention | None:
         return None
 

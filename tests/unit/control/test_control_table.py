@@ -60,6 +60,7 @@ LINES: list[tuple[bytes, Command]] = [
     (b"ls", ListVersions()),
     (b"status", Status()),
     (b"stats", Stats()),
+    (b"stats --refresh", Stats(True)),
     (b"fsck", Fsck()),
     (b"scrub start", ScrubStart()),
     (b"scrub start --rate 50M", ScrubStart(50 << 20)),
