@@ -22,6 +22,8 @@ from typing import Any, Final
 
 from rocksdict import AccessType, BlockBasedOptions, Cache, DBCompressionType, Options, Rdict, RdictIter, WriteBatch
 
+from cas.rocksfiles import make_openable
+
 BATCH_RECORDS: Final = 100
 """Records of a write batch: it holds the interpreter lock throughout, 0.1 ms for 100, 0.64 ms for 1,000."""
 
@@ -56,6 +58,7 @@ def _options(write_buffer_bytes: int) -> Options:
 
 
 def _open(path: Path, write_buffer_bytes: int, read_only: bool) -> Rdict:
+    make_openable(path)
     access = AccessType.read_only() if read_only else AccessType.read_write()
     return Rdict(str(path), _options(write_buffer_bytes), access_type=access)
 
@@ -99,7 +102,7 @@ class Database:
 
         Raises:
             OSError: ENOSPC.
-            Exception: RocksDB's own, without a class: locked, damaged.
+            Exception: RocksDB's own, without a class: locked, damaged. ValueError: Its MANIFEST would hang it.
         """
         self.path = path
         self.failed: OSError | None = None

@@ -17,6 +17,8 @@ from typing import Final, NamedTuple, Self
 
 from rocksdict import AccessType, DBRecoveryMode, Options, Rdict, RdictIter
 
+from cas.rocksfiles import is_log, is_manifest, looping_records, patched
+
 _KEY_BYTES: Final = 40
 """Longer than any key; keys are compared as numbers of so many bytes."""
 
@@ -62,7 +64,7 @@ class DatabaseView:
             source = path.absolute()
             for name in os.listdir(source):
                 if name not in _OWN and not name.startswith("LOG.old"):
-                    os.symlink(source / name, os.path.join(self._directory, name))
+                    _link(source / name, os.path.join(self._directory, name))
             options = Options(raw_mode=True)
             options.create_if_missing(False)
             # All tables are open from the start: the owner may compact them away meanwhile.
@@ -84,6 +86,23 @@ class DatabaseView:
         """Close it and remove the links. Idempotent."""
         self.db.close()
         shutil.rmtree(self._directory, ignore_errors=True)
+
+
+def _link(source: Path, target: str) -> None:
+    """Link a file of a database; one that would make RocksDB hang is copied and patched instead.
+
+    Raises:
+        ValueError: It is a damaged MANIFEST.
+    """
+    if is_log(source.name) or is_manifest(source.name):
+        data = source.read_bytes()
+        bad = looping_records(data)
+        if bad and is_manifest(source.name):
+            raise ValueError(f"{source.name} is damaged at {bad[0]}")
+        if bad:
+            Path(target).write_bytes(patched(data, bad))
+            return
+    os.symlink(source, target)
 
 
 def salvage(db: Rdict, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes] | Gap]:

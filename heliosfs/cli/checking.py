@@ -21,6 +21,7 @@ from heliosfs.cli.stores import store_error
 from heliosfs.control.words import size_of
 from heliosfs.core.errors import FsError
 from heliosfs.storage.checking.process import Rate
+from heliosfs.storage.checking.repair import repair as mend
 from heliosfs.storage.checking.scrubber import STATE_NAME, save_state
 from heliosfs.storage.checking.verify import verify
 from heliosfs.storage.errors import StoreError, StoreLocked
@@ -41,16 +42,18 @@ def locked(path: Path) -> Iterator[None]:
         lock.close()
 
 
-def check_store(store: bytes, steps: Steps) -> Reply:
-    """A reply with the report of a check.
+def check_store(store: bytes, repair: bool, steps: Steps) -> Reply:
+    """A reply with the report of a check; of the check after the repair, if one is asked for.
 
     Raises:
         CliError: In use (exit 11), of a later version (13).
     """
     path = Path(os.fsdecode(store))
     with locked(path):
-        report = verify(path, step=steps).report
-    return local_reply("fsck", report=report.as_dict())
+        if not repair:
+            return local_reply("fsck", report=verify(path, step=steps).report.as_dict())
+        actions, report = mend(path, step=steps)
+    return local_reply("fsck", report=report.as_dict(), repaired=actions)
 
 
 def scrub_store(store: bytes, rate: str | None, steps: Steps) -> Reply:

@@ -107,4 +107,4 @@ def _checked_store(ctx: click.Context, store: bytes | None, repair: bool, quiet:
             raise no_store(path)
         from heliosfs.cli.checking import check_store
 
-        return check_store(path, steps)
+        return check_store(path, repair, steps)

@@ -44,6 +44,8 @@ OURS: Final = frozenset(
         "scrub.json",
         "scrub.new",
         "reserve",
+        "db.new",
+        "db.scavenged",
     )
 )
 
@@ -98,7 +100,7 @@ class StoreLayout:
             for directory in (layout.log_dir, layout.packs_dir, layout.db_dir):
                 directory.mkdir(mode=0o700, exist_ok=True)
             layout.store_id = secrets.token_hex(16)
-            layout._write_format()
+            cls.write_format(path, layout.store_id)
             for directory in made:
                 _sync_directory(directory.parent)
             layout._sync_names()
@@ -156,16 +158,18 @@ class StoreLayout:
         except Locked as error:
             raise StoreLocked(self.path, error.pid) from None
 
-    def _write_format(self) -> None:
-        """The file that makes the directory a store; it appears whole or not at all."""
-        new = self.path / "format.new"
+    @staticmethod
+    def write_format(path: Path, store_id: str) -> None:
+        """Write the file that makes a directory a store; it appears whole or not at all. OSError."""
+        new = path / "format.new"
         fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
-            os.write(fd, f"{_FIRST_LINE}\nversion {VERSION}\nid {self.store_id}\n".encode())
+            os.write(fd, f"{_FIRST_LINE}\nversion {VERSION}\nid {store_id}\n".encode())
             os.fsync(fd)
         finally:
             os.close(fd)
-        new.rename(self.path / "format")
+        new.rename(path / "format")
+        _sync_directory(path)
 
     def _sync_names(self) -> None:
         """Make the store's own name and what lies in it survive power loss: what it will promise rests on them."""

@@ -27,8 +27,8 @@ from heliosfs.core.retention import Retention
 from heliosfs.core.view import State, View
 
 HEAD: Final = b"r!head"
-_BRANCH: Final = b"rb"
-_SNAPSHOT: Final = b"rs"
+BRANCH: Final = b"rb"
+SNAPSHOT: Final = b"rs"
 _EVENT: Final = b"o"
 LOST: Final = b"q"
 """Of what stands for bytes that a cut could not read."""
@@ -59,12 +59,12 @@ def commit_batch(cut: Cut, roots: dict[int, PageId], orphans: dict[BranchId, Pag
     for branch_id, snapshot_id in cut.dropped_snapshots:
         batch.delete(_snapshot_key(branch_id, snapshot_id))
     for branch_cut in cut.branches:
-        batch.put(_branch_key(branch_cut.branch.id), _dump(_branch_value(branch_cut, roots, orphans)))
+        batch.put(_branch_key(branch_cut.branch.id), dump(_branch_value(branch_cut, roots, orphans)))
     for snapshot_cut in cut.snapshots:
         snapshot = snapshot_cut.snapshot
-        batch.put(_snapshot_key(snapshot.branch, snapshot.id), _dump(_snapshot_value(snapshot_cut, roots)))
+        batch.put(_snapshot_key(snapshot.branch, snapshot.id), dump(_snapshot_value(snapshot_cut, roots)))
     for event in cut.events:
-        batch.put(_EVENT + event.lsn.to_bytes(8, "big"), _dump(event.line()))
+        batch.put(_EVENT + event.lsn.to_bytes(8, "big"), dump(event.line()))
     head: dict[str, Any] = {
         "position": cut.position,
         "next_ino": cut.next_ino,
@@ -74,13 +74,13 @@ def commit_batch(cut: Cut, roots: dict[int, PageId], orphans: dict[BranchId, Pag
     }
     if cut.unanswered:
         head["unanswered"] = unanswered.to_json(cut.unanswered)
-    batch.put(HEAD, _dump(head))
+    batch.put(HEAD, dump(head))
     return batch
 
 
 def put_lost(batch: WriteBatch, id_: bytes, length: int, source: str, reason: str) -> None:
     """Note, with the cut that gives them up, what the chunk id `id_` stands for."""
-    batch.put(LOST + id_, _dump({"length": length, "reason": reason, "source": source}))
+    batch.put(LOST + id_, dump({"length": length, "reason": reason, "source": source}))
 
 
 def lost(db: Database | Rdict) -> dict[bytes, dict[str, Any]]:
@@ -111,7 +111,7 @@ def load(db: Database | Rdict, engine: Engine) -> Stored | None:
         engine.last_ns = _number(head, "last_ns")
         engine.unanswered = unanswered.from_json(head.get("unanswered", ()))
         position = Lsn(_number(head, "position"))
-        branches = list(_values(db, _BRANCH))
+        branches = list(_values(db, BRANCH))
         orphans = _load_branches(branches, engine)
         _load_snapshots(db, engine)
         _link_latest(branches, engine)
@@ -152,7 +152,7 @@ def events_of(db: Database | Rdict, path: str, since_ns: int, limit: int) -> lis
     """
     found: list[dict[str, object]] = []
     # Canonical JSON with sorted keys begins with the branch: others' lines need not be parsed.
-    wanted = _dump({"branch": path})[:-2]
+    wanted = dump({"branch": path})[:-2]
     iterator = db.iter()
     iterator.seek_for_prev(_EVENT + b"\xff" * 8)
     for _ in range(REACH):
@@ -187,7 +187,7 @@ def _events_parsed(values: list[bytes]) -> list[dict[str, object]]:
 def roots(db: Database | Rdict) -> Iterator[PageId]:
     """The trees that the stored refs name, tables of unlinked files included. 6 us each. Damaged, OSError (EIO)."""
     try:
-        for prefix in (_BRANCH, _SNAPSHOT):
+        for prefix in (BRANCH, SNAPSHOT):
             for value in _values(db, prefix):
                 yield _page(value["root"])
                 if value.get("orphans"):
@@ -302,7 +302,7 @@ def _load_branches(values: list[dict[str, Any]], engine: Engine) -> dict[BranchI
 
 def _load_snapshots(db: Database | Rdict, engine: Engine) -> None:
     by_id = engine.by_id
-    for value in _values(db, _SNAPSHOT):
+    for value in _values(db, SNAPSHOT):
         branch = by_id[BranchId(value["branch"])]
         snapshot = Snapshot(
             SnapshotId(_number(value, "id")),
@@ -377,12 +377,13 @@ def _state(value: dict[str, Any]) -> State:
 
 
 def _branch_key(branch: BranchId) -> bytes:
-    return _BRANCH + branch.to_bytes(8, "big")
+    return BRANCH + branch.to_bytes(8, "big")
 
 
 def _snapshot_key(branch: BranchId, snapshot: SnapshotId) -> bytes:
-    return _SNAPSHOT + branch.to_bytes(8, "big") + snapshot.to_bytes(8, "big")
+    return SNAPSHOT + branch.to_bytes(8, "big") + snapshot.to_bytes(8, "big")
 
 
-def _dump(value: dict[str, Any]) -> bytes:
+def dump(value: dict[str, Any]) -> bytes:
+    """The canonical encoding of a ref."""
     return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()

@@ -25,7 +25,7 @@ from heliosfs.core.errors import Damaged
 from heliosfs.core.ids import PageId
 from heliosfs.core.refs import Branch
 from heliosfs.core.view import State, View
-from heliosfs.storage import pagestore
+from heliosfs.storage import pagestore, refstore
 from heliosfs.storage.checking.chunks import ChunkCheck, Step, check_chunks
 from heliosfs.storage.checking.findings import Finding, Kind, Report, Touched, text
 from heliosfs.storage.checking.pages import LenientPages
@@ -134,11 +134,26 @@ class _Check:
         self._done.chunks = check_chunks(
             view.path / "packs", view.database.db, wanted, report, self._pace, self._step
         )
+        given_up = self._given_up()
         for finding in report.findings:
             if finding.kind is Kind.CHUNK:
-                self._objects[bytes.fromhex(finding.object_id)] = finding
+                id_ = bytes.fromhex(finding.object_id)
+                self._objects[id_] = finding
+                if id_ in given_up:
+                    finding.reason = f"given up by a cut that could not read {given_up[id_]}"
         self._damage.chunks = set(self._done.chunks.bad)
         self._check_trees()
+
+    def _given_up(self) -> dict[bytes, str]:
+        """Chunks that stand for bytes which were lost before: id -> what they were."""
+        try:
+            return {
+                id_: f"{found.get('source')}: {found.get('reason')}"
+                for id_, found in refstore.lost(self._view.database.db).items()
+            }
+        except (OSError, ValueError, AttributeError):
+            # A damaged block, told already.
+            return {}
 
     # --- database and log ----------------------------------------------------------------------------
 

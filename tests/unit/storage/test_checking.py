@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import shutil
 from pathlib import Path
 
@@ -16,40 +15,16 @@ from cas.packfile import pack_path
 from heliosfs.core import radix
 from heliosfs.core.errors import FsError
 from heliosfs.core.extent import ChunkRef
-from heliosfs.core.ids import ROOT_INO, Ino, NodeId, PageId, ViewNo, node_id
+from heliosfs.core.ids import ROOT_INO, Ino, PageId, node_id
 from heliosfs.core.inode import Inode
 from heliosfs.core.radix import Leaf
-from heliosfs.filesystem import Caller, Filesystem, open_filesystem
+from heliosfs.filesystem import Caller, open_filesystem
 from heliosfs.storage.checking.findings import Kind, Report
 from heliosfs.storage.checking.verify import verify
 from heliosfs.storage.reachable import kids_of
+from tests.support.damage import BIG, fill, flip, main_view
 
 ME = Caller(0, 0)
-BIG = random.Random(3).randbytes(1 << 20)
-
-
-def main_view(fs: Filesystem) -> ViewNo:
-    assert fs.engine.main is not None
-    return fs.engine.main.view
-
-
-async def fill(fs: Filesystem) -> NodeId:
-    """main: /big, /small, /dir with 200 files; snapshots one (all of it) and two (/small differs); the big file."""
-    view = main_view(fs)
-    root = node_id(view, ROOT_INO)
-    big = await fs.make(root, b"big", 0o100644, ME)
-    await fs.write(big.node, 0, BIG, ME)
-    small = await fs.make(root, b"small", 0o100644, ME)
-    await fs.write(small.node, 0, b"small content", ME)
-    directory = await fs.make(root, b"dir", 0o40755, ME)
-    for number in range(200):
-        file = await fs.make(directory.node, b"file-%03d" % number, 0o100644, ME)
-        await fs.write(file.node, 0, b"content %d" % number, ME)
-    await fs.checkpoint(view, b"one", ME)
-    await fs.write(small.node, 0, b"SMALL", ME)
-    await fs.checkpoint(view, b"two", ME)
-    await fs.wait_persisted()
-    return big.node
 
 
 @pytest.fixture
@@ -66,14 +41,6 @@ def state_of(directory: Path) -> dict[str, tuple[int, int]]:
             stat = os.stat(os.path.join(parent, name))
             found[os.path.join(parent, name)] = (stat.st_mtime_ns, stat.st_size)
     return found
-
-
-def flip(path: Path, at: int) -> None:
-    with path.open("r+b") as file:
-        file.seek(at)
-        byte = file.read(1)[0]
-        file.seek(at)
-        file.write(bytes([byte ^ 4]))
 
 
 def touched(report: Report) -> set[tuple[str, str | None, str, tuple[tuple[int, int], ...] | None, bool]]:
