@@ -52,23 +52,38 @@ def check_mountpoint(mountpoint: bytes, options: MountOptions) -> None:
         raise CliError(error.message, code=error.exit_code) from error
 
 
-def refuse_second_mount(store: bytes, branch: str) -> None:
-    """This transport has one mountpoint a store: say where the branch can be seen instead.
+def join_daemon(store: bytes, mountpoint: bytes, options: MountOptions) -> bool:
+    """Ask the daemon that serves the store, if there is one, for one more mountpoint.
+
+    Returns:
+        Whether there is one, and it is mounted now.
 
     Raises:
-        CliError: A daemon serves the store (exit 11).
+        CliError: It won't: exit 11 on pyfuse3, which has one mountpoint in a process (the message says where
+            the branch can be seen instead); 1 or 3 as for a first mount.
     """
     client = connect(store)
     if client is None:
-        return
+        return False
     with client:
-        mountpoint = client.ask(["ping"]).get("mountpoint")
+        known = client.ask(["ping"])
+        if known.get("transport") == "pyfuse3":
+            raise _one_mountpoint(store, known.get("mountpoint"), options.branch)
+        path = os.path.realpath(os.fsdecode(mountpoint))
+        reply = client.ask(["mount", path, options.to_json()])
+    if not reply.get("ok"):
+        code = reply.get("exit")
+        raise CliError(str(reply.get("error")), code=code if isinstance(code, int) else Exit.ERROR)
+    return True
+
+
+def _one_mountpoint(store: bytes, mountpoint: object, branch: str) -> CliError:
     where = inside_mount(mountpoint, branch) if isinstance(mountpoint, str) else None
     if where is None:
         remedy = "unmount it first, or use what is mounted"
     else:
         remedy = f"branch {branch} is {where}: use that, or mount --bind it"
-    raise CliError(
+    return CliError(
         f"{shown(store)}: mounted at {mountpoint} already",
         remedy,
         Exit.LOCKED,
@@ -100,13 +115,16 @@ def branch_at(root: bytes) -> str | None:
 def start(store: bytes, mountpoint: bytes, options: MountOptions, *, foreground: bool = False) -> None:
     """Mount a store. Returns when the mount is live; in the foreground, when it has ended.
 
+    Where a daemon serves the store already, that one serves the new mountpoint, too, and this returns at once.
+
     Raises:
         CliError: Exit 10 to 14 as documented, 1 for the rest.
     """
     from heliosfs.daemon import spawn
     from heliosfs.daemon.errors import DaemonError
 
-    refuse_second_mount(store, options.branch)
+    if join_daemon(store, mountpoint, options):
+        return
     run = _in_foreground if foreground else spawn.start
     try:
         run(Path(os.fsdecode(store)), Path(os.fsdecode(mountpoint)), options)

@@ -6,12 +6,13 @@ seconds. Must not know: how a mount is made.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from heliosfs.cli.exits import CliError, Exit
-from heliosfs.daemon.options import MountOptions
+from heliosfs.daemon.options import DEFAULT_TRANSPORT, MountOptions
 from heliosfs.transport.options import PASSED_ON
 
 _IGNORED = frozenset(
@@ -111,6 +112,14 @@ def _retention(name: str, value: str) -> tuple[str, ...]:
     return tuple(words)
 
 
+def _permissions(name: str, value: str) -> bool:
+    return _word(name, value, ("checked", "trusted")) == "trusted"
+
+
+def _debug(name: str, value: str) -> str:
+    return _word(name, value, ("requests",))
+
+
 _OWN: dict[str, tuple[str, Callable[[str, str], object]]] = {
     "branch": ("branch", _branch),
     "memory": ("memory_bytes", size_bytes),
@@ -121,6 +130,8 @@ _OWN: dict[str, tuple[str, Callable[[str, str], object]]] = {
     "retention": ("retention", _retention),
     "cache": ("cache", _cache),
     "transport": ("transport", _transport),
+    "permissions": ("trusted", _permissions),
+    "debug": ("debug", _debug),
 }
 """Option -> field of MountOptions, and what reads its value."""
 
@@ -153,6 +164,11 @@ def parse(groups: Iterable[str], *, sloppy: bool = False) -> MountOptions:
         elif not sloppy:
             raise _refuse(f"unknown mount option {word}", "see heliosfs mount --help")
     options = MountOptions(flags=tuple(flags), **taken)
-    if options.cache == "shared" and options.transport != "kernel":
+    transport = options.transport or DEFAULT_TRANSPORT
+    if options.cache == "shared" and transport != "kernel":
         raise _refuse("option cache=shared: not on this transport", "add transport=kernel, or leave it out")
+    if options.trusted and transport != "kernel":
+        raise _refuse("option permissions=trusted: not on this transport", "add transport=kernel, or leave it out")
+    if options.trusted and "allow_other" in flags and os.geteuid():
+        raise _refuse("permissions=trusted does not go with allow_other", "only root may let others in unchecked")
     return options

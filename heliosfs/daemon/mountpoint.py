@@ -16,7 +16,7 @@ from typing import Final
 from urllib.parse import unquote_to_bytes
 
 from heliosfs.daemon.errors import CONFLICT, FAILED, NO_FUSE, DaemonError
-from heliosfs.transport.mounts import FILESYSTEM_TYPE, Mount, mount_at, unmount_once
+from heliosfs.transport.mounts import FILESYSTEM_TYPE, Mount, mount_at, mounts, unmount_once
 
 _ANSWER_S: Final = 5.0
 _STALE_DEPTH: Final = 16
@@ -72,7 +72,7 @@ def store_of(mount: Mount) -> bytes:
 
 
 def unmount(mountpoint: Path, *, lazy: bool = False, timeout_s: float = 60.0) -> None:
-    """Unmount, and return when the daemon has stored what it had to and has gone.
+    """Unmount, and return when the daemon has stored what it had to and has gone, if this was its last mount.
 
     Args:
         lazy: Detach at once, even while files are open; the daemon goes when the last one is closed.
@@ -91,7 +91,7 @@ def unmount(mountpoint: Path, *, lazy: bool = False, timeout_s: float = 60.0) ->
         trouble = unmount_once(path, lazy=lazy)
         if trouble is not None:
             raise DaemonError(CONFLICT if "busy" in trouble else FAILED, _unmount_refusal(path, trouble))
-        if process is not None and not lazy and not _wait_gone(process, timeout_s):
+        if process is not None and not lazy and not _others(mount) and not _wait_gone(process, timeout_s):
             waited = f"{timeout_s:.0f} s"
             raise DaemonError(FAILED, f"{path} is unmounted, but its daemon still writes after {waited}")
     finally:
@@ -166,6 +166,11 @@ def _unmount_refusal(path: Path, trouble: str) -> str:
     users = holders(path, mount)
     who = f" by {', '.join(users[:5])}{' and others' if len(users) > 5 else ''}" if users else ""
     return f"can't unmount {path}: it is in use{who}; --lazy detaches it now"
+
+
+def _others(mount: Mount) -> bool:
+    """Whether the same daemon serves further mountpoints, which keep it alive."""
+    return any(other.fstype == FILESYSTEM_TYPE and other.source == mount.source for other in mounts())
 
 
 def _daemon_of(store: Path) -> int | None:

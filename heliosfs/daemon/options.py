@@ -8,6 +8,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from typing import Final
+
+DEFAULT_TRANSPORT: Final = "pyfuse3"
 
 
 @dataclass(slots=True, frozen=True)
@@ -23,7 +26,9 @@ class MountOptions:
         gc: "auto" or "manual": whether the daemon collects garbage unasked.
         retention: Words of the `retention` command for the mounted branch; None leaves its policy as it is.
         cache: "private" or "shared" (the latter on the kernel transport alone).
-        transport: "pyfuse3" or "kernel".
+        transport: "pyfuse3" or "kernel"; "" for the program's choice.
+        trusted: The kernel checks no permissions.
+        debug: What to log besides; "requests": every request.
     """
 
     branch: str = "main"
@@ -36,7 +41,9 @@ class MountOptions:
     gc: str = "auto"
     retention: tuple[str, ...] | None = None
     cache: str = "private"
-    transport: str = "pyfuse3"
+    transport: str = ""
+    trusted: bool = False
+    debug: str = ""
 
     def to_json(self) -> str:
         """As one word of a command line."""

@@ -20,21 +20,16 @@ import trio
 
 from heliosfs.control.reply import Reply
 from heliosfs.control.runner import Commands
-from heliosfs.control.tree import ControlTree
-from heliosfs.core.errors import FsError
 from heliosfs.daemon import journal
 from heliosfs.daemon.checks import check_verbs
 from heliosfs.daemon.errors import FAILED, DaemonError, daemon_error
-from heliosfs.daemon.options import MountOptions
+from heliosfs.daemon.mounted import MountTable, mount_verb
+from heliosfs.daemon.options import DEFAULT_TRANSPORT, MountOptions
 from heliosfs.daemon.readiness import Announcer
 from heliosfs.daemon.rpc import Progress, Request, Server, Verb, listening, success
 from heliosfs.daemon.transfers import transfer_verbs
 from heliosfs.daemon.upkeep import keep_up
-from heliosfs.filesystem import BranchInfo, Caller, Filesystem, StoreOptions, open_filesystem
-from heliosfs.transport.options import fuse_options
-from heliosfs.transport.registry import Registry
-from heliosfs.transport.requests import DeferWork
-from heliosfs.transport.session import Session, session_class
+from heliosfs.filesystem import Filesystem, StoreOptions, open_filesystem
 
 _log = logging.getLogger("heliosfs.daemon")
 
@@ -80,67 +75,44 @@ async def _serve(
         if not foreground:
             journal.move_to_store(store)
         _log.info("store %s, process %d, branch %s at %s", store, os.getpid(), options.branch, mountpoint)
-        try:
-            branch = fs.find_branch(os.fsencode(options.branch))
-        except FsError as error:
-            raise DaemonError(FAILED, f"{store}: {error}") from None
-        try:
-            flags = fuse_options(store, options.flags, privileged=os.geteuid() == 0)
-        except ValueError as error:
-            raise DaemonError(FAILED, f"mount option {error} is not known") from None
         commands = Commands(fs)
-        await _set_retention(commands, branch, options)
-
-        def make_control(after_reply: DeferWork, by_page: bool) -> ControlTree:
-            return ControlTree(
-                fs, visible=options.control_visible, after_reply=after_reply, commands=commands, by_page=by_page
-            )
-
-        make = session_class(options.transport)
-        session = make(
-            *(fs, Registry(fs), make_control, branch.view, mountpoint, flags), shared=options.cache == "shared"
-        )
+        mounted = MountTable(fs, store, commands, options.transport or DEFAULT_TRANSPORT)
         server = Server(
-            {**daemon_verbs(fs, session, mountpoint), **transfer_verbs(fs), **check_verbs(fs)},
+            {**daemon_verbs(fs, mounted), **transfer_verbs(fs), **check_verbs(fs)},
             words_verb(fs, commands),
         )
         async with listening(store, server), trio.open_nursery() as nursery:
-            nursery.start_soon(_stop_on_signal, session, nursery.cancel_scope, foreground)
             nursery.start_soon(partial(keep_up, fs, commands, collect=options.gc == "auto"))
-            await nursery.start(_serve_session, session, nursery.cancel_scope)
+            nursery.start_soon(_stop_on_signal, mounted, nursery.cancel_scope, foreground)
+            await nursery.start(_serve_mounts, mounted, mountpoint, options, nursery.cancel_scope)
             gc.collect()
             gc.freeze()
             gc.set_threshold(*_GC_THRESHOLDS)
             announcer.ready()
-        _log.info("unmounted %s", mountpoint)
 
 
-async def _set_retention(commands: Commands, branch: BranchInfo, options: MountOptions) -> None:
-    """The mounted branch's policy, as its option says; applied by the first look. Raises DaemonError."""
-    if options.retention is None:
-        return
-    owner = Caller(branch.owner_uid, branch.owner_gid, os.getpid())
-    reply = await commands.run_words(branch.view, ["retention", *options.retention], owner)
-    if not reply.ok:
-        raise DaemonError(FAILED, f"mount option retention: {reply.error}")
-
-
-async def _serve_session(session: Session, done: trio.CancelScope, task_status: trio.TaskStatus[None]) -> None:
-    await session.serve(task_status=task_status)
+async def _serve_mounts(
+    mounted: MountTable,
+    mountpoint: Path,
+    options: MountOptions,
+    done: trio.CancelScope,
+    task_status: trio.TaskStatus[None],
+) -> None:
+    await mounted.serve(mountpoint, options, task_status)
     done.cancel()
 
 
-async def _stop_on_signal(session: Session, scope: trio.CancelScope, foreground: bool) -> None:
+async def _stop_on_signal(mounted: MountTable, scope: trio.CancelScope, foreground: bool) -> None:
     """The first signal ends the session in order; a second one does not wait for requests in progress."""
     watched = [signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if foreground else [])]
     with trio.open_signal_receiver(*watched) as signals:
         asked = False
         async for number in signals:
             _log.info("%s", signal.Signals(number).name)
-            if asked or not session.serving:
+            if asked or not mounted.serving:
                 scope.cancel()
             else:
-                session.stop()
+                mounted.stop()
             asked = True
 
 
@@ -155,23 +127,31 @@ def words_verb(fs: Filesystem, commands: Commands) -> Verb:
     return answer
 
 
-def daemon_verbs(fs: Filesystem, session: Session, mountpoint: Path) -> dict[str, Verb]:
-    """The verbs that are the daemon's own: ping, unmount, status."""
+def daemon_verbs(fs: Filesystem, mounted: MountTable) -> dict[str, Verb]:
+    """The verbs that are the daemon's own: ping, mount, unmount, status."""
+
+    def facts() -> dict[str, object]:
+        at = mounted.mountpoints
+        return {
+            "pid": os.getpid(),
+            "mountpoint": at[0] if at else None,
+            "mountpoints": at,
+            "transport": mounted.transport,
+        }
 
     async def ping(request: Request, progress: Progress) -> Mapping[str, object]:
-        return success("ping", pid=os.getpid(), mountpoint=str(mountpoint))
+        return success("ping", **facts())
 
     async def unmount(request: Request, progress: Progress) -> Mapping[str, object]:
-        session.stop()
-        return success("unmount", pid=os.getpid(), mountpoint=str(mountpoint))
+        told = facts()
+        mounted.stop(Path(request.argv[1]) if len(request.argv) > 1 else None)
+        return success("unmount", **told)
 
     async def status(request: Request, progress: Progress) -> Mapping[str, object]:
         view = fs.find_branch(os.fsencode(request.branch)).view
-        more = fs.status(view)
-        more.update(pid=os.getpid(), mountpoint=str(mountpoint), transport=session.transport)
-        return success("status", **more)
+        return success("status", **fs.status(view), **facts())
 
-    return {"ping": ping, "unmount": unmount, "status": status}
+    return {"ping": ping, "mount": mount_verb(mounted), "unmount": unmount, "status": status}
 
 
 def _store_options(options: MountOptions) -> StoreOptions:

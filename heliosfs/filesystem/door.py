@@ -18,6 +18,8 @@ from typing import Any, Final, TypeVar
 import trio
 
 from heliosfs.core.apply import apply
+from heliosfs.core.diff import Change
+from heliosfs.core.effects import changes_of
 from heliosfs.core.engine import Engine
 from heliosfs.core.errors import NeedPages
 from heliosfs.core.ids import Lsn, PageId
@@ -55,7 +57,13 @@ class NeedRoom(Exception):
 
 
 class Door:
-    """The engine behind its log."""
+    """The engine behind its log.
+
+    Attributes:
+        watcher: Told what each file operation is about to change, where somebody else than who asked must know.
+    """
+
+    watcher: Callable[[list[Change]], None] | None = None
 
     def __init__(
         self,
@@ -172,6 +180,8 @@ class Door:
             self._note(record.KIND, body, place)
         self.cache.begin_blocking()
         try:
+            if self.watcher is not None:
+                self.watcher(changes_of(self.engine, record))
             return apply(self.engine, record, place)
         finally:
             self.cache.end_blocking()
@@ -184,6 +194,8 @@ class Door:
             self._note(record.KIND, body, place)
         self.cache.begin_blocking()
         try:
+            if self.watcher is not None:
+                self.watcher(changes_of(self.engine, record))
             return apply(self.engine, record, place)
         finally:
             self.cache.end_blocking()

@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 import trio
 
-from heliosfs.core.ids import INO_BITS, NodeId, node_id
+from heliosfs.core.ids import INO_BITS, Ino, NodeId, ViewNo, node_id
 from heliosfs.filesystem.types import Change
 from heliosfs.transport.lookups import LookupTable
 from heliosfs.transport.requests import FUSE_ROOT
@@ -136,6 +136,21 @@ class CacheInvalidator:
         self._gate = trio.CapacityLimiter(1)
         self._sent = 0
         self._closed = False
+        self._posted: dict[tuple[ViewNo, Ino, bool, tuple[bytes, ...]], Change] = {}
+        self._wake = trio.Event()
+
+    def post(self, change: Change) -> None:
+        """Have `run_posted` make the kernel forget, soon; for what nobody waits for. Equal ones count once."""
+        self._posted[change[:4]] = change
+        self._wake.set()
+
+    async def run_posted(self) -> None:
+        """Send what was posted, until cancelled."""
+        while True:
+            await self._wake.wait()
+            self._wake = trio.Event()
+            posted, self._posted = self._posted, {}
+            await self.invalidate(list(posted.values()))
 
     async def invalidate(self, changes: Sequence[Change]) -> None:
         """Make the kernel forget; returns when it has. Never raises for what a kernel answers.

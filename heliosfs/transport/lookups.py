@@ -80,6 +80,10 @@ class LookupTable:
         block = self._views.get(node >> INO_BITS, _NONE).get(ino >> _BLOCK_BITS)
         return block is not None and block[ino & _LOW] > 0
 
+    def knows_any(self, view: ViewNo) -> bool:
+        """Whether the kernel may have anything of a view in a cache. O(1)."""
+        return view in self._views
+
     def known(self, view: ViewNo) -> Collection[Ino]:
         """The inode numbers of a view that the kernel may know: a copy, safe to keep. O(their number)."""
         return list(_present(self._views.get(view, _NONE)))

@@ -1,7 +1,8 @@
 """Mount options as users write them -> what is handed to libfuse.
 
-`default_permissions` is always on: the kernel checks modes, the core does not. The source that findmnt shows
-is the store, the type fuse.heliosfs. Must not know: options that are the store's (memory=, log=, ...).
+`default_permissions` is on unless the mount is trusted: the kernel checks modes, the core does not. The source
+that findmnt shows is the store, the type fuse.heliosfs. Must not know: options that are the store's (memory=,
+log=, ...).
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ PASSED_ON: Final = frozenset(
 _ROOT_ONLY: Final = frozenset({"suid", "dev"})
 
 
-def fuse_options(store: Path, flags: Iterable[str], *, privileged: bool) -> set[str]:
+def fuse_options(store: Path, flags: Iterable[str], *, privileged: bool, trusted: bool = False) -> set[str]:
     """The options of one mount.
 
     Args:
@@ -47,6 +48,8 @@ def fuse_options(store: Path, flags: Iterable[str], *, privileged: bool) -> set[
         privileged: Mounting as root, not through fusermount3: set-id programs and device nodes then work
         unless
             nosuid or nodev is given, as mount(8) has it for every other filesystem.
+
+        trusted: The kernel is not to check permissions: for a mount where one user, or root, works alone.
 
     Raises:
         ValueError: A flag that is not in PASSED_ON; the message names it.
@@ -61,7 +64,9 @@ def fuse_options(store: Path, flags: Iterable[str], *, privileged: bool) -> set[
             chosen[flag[2:]] = False
         else:
             chosen[flag] = True
-    options = {"default_permissions", f"fsname={_source(store)}", f"subtype={SUBTYPE}"}
+    options = {f"fsname={_source(store)}", f"subtype={SUBTYPE}"}
+    if not trusted:
+        options.add("default_permissions")
     for flag, on in chosen.items():
         if on and (privileged or flag not in _ROOT_ONLY):
             options.add(flag)

@@ -7,9 +7,11 @@ loop's thread. Must not know: which transport a session is of.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from heliosfs.core.ids import NodeId, ViewNo
+from heliosfs.filesystem.types import Change
 from heliosfs.transport.requests import is_control
 
 if TYPE_CHECKING:
@@ -19,19 +21,25 @@ if TYPE_CHECKING:
 
 
 class Registry:
-    """The sessions of one filesystem."""
+    """The sessions of one filesystem.
+
+    Attributes:
+        asking: The session whose request is being answered; set by each before it calls the filesystem.
+    """
 
     def __init__(self, fs: Filesystem) -> None:
         self._fs = fs
-        self._tables: list[LookupTable] = []
+        self._sessions: dict[LookupTable, CacheInvalidator] = {}
         self._views: Counter[ViewNo] = Counter()
+        self.asking: LookupTable | None = None
 
     def add(self, view: ViewNo, lookups: LookupTable, invalidator: CacheInvalidator) -> None:
         """A session begins: it is told of changes from now on."""
-        self._tables.append(lookups)
+        self._sessions[lookups] = invalidator
         self._views[view] += 1
         self._fs.mounted_views.add(view)
         self._fs.invalidators.append(invalidator)
+        self._watch()
 
     def remove(self, view: ViewNo, lookups: LookupTable, invalidator: CacheInvalidator) -> None:
         """A session ends: it is told no more. What its kernel still knows is freed by `released`."""
@@ -42,12 +50,28 @@ class Registry:
 
     def released(self, lookups: LookupTable) -> None:
         """A session's kernel knows nothing any more (at an unmount it sends no FORGET)."""
-        self._tables.remove(lookups)
+        del self._sessions[lookups]
+        self._watch()
         for node in lookups.drain():
             if not is_control(node):
                 self.forgotten(node)
 
     def forgotten(self, node: NodeId) -> None:
         """A kernel has dropped a node of a tree; what no other one knows either may be freed."""
-        if len(self._tables) < 2 or not any(table.knows(node) for table in self._tables):
+        if len(self._sessions) < 2 or not any(table.knows(node) for table in self._sessions):
             self._fs.forget(node)
+
+    def _watch(self) -> None:
+        self._fs.watcher = self._tell_others if len(self._sessions) > 1 else None
+
+    def _tell_others(self, changes: Sequence[Change]) -> None:
+        """Have the kernels of other sessions forget what one of them has had changed, once it has its reply.
+
+        Not before: a kernel's caller holds locks until his reply, and two that wait for each other's would wait
+        for ever. O(sessions), and nothing more for a kernel that knows nothing of the view.
+        """
+        for table, invalidator in self._sessions.items():
+            if table is not self.asking:
+                for change in changes:
+                    if table.knows_any(change.view):
+                        invalidator.post(change)

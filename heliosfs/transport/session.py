@@ -54,6 +54,7 @@ class MakeSession(Protocol):
         options: set[str],
         *,
         shared: bool = False,
+        debug: bool = False,
     ) -> Session: ...
 
 

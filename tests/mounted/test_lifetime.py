@@ -177,14 +177,6 @@ def test_unmounting_a_busy_mount_is_refused(fresh: MountedStore, other: Callable
     fresh.unmount()
 
 
-def test_a_store_has_one_daemon(fresh: MountedStore, scratch: Path) -> None:
-    """A second mount exits 11 and says where to look."""
-    (scratch / "second").mkdir()
-    done = heliosfs("mount", fresh.store, scratch / "second", check=False)
-    assert done.returncode == 11
-    assert str(fresh.point) in done.stderr
-
-
 def test_durable_tells(fresh: MountedStore) -> None:
     """status says so within the commit interval, without anybody's fsync."""
     (fresh.point / "f").write_bytes(b"x")

@@ -6,10 +6,10 @@ import time
 from collections.abc import Coroutine
 from typing import Any, Final
 
-from heliosfs.core.ids import INO_MASK, NodeId
-from heliosfs.filesystem.types import Attributes, Caller, SetAttr
+from heliosfs.core.ids import NodeId
+from heliosfs.filesystem.types import Caller, SetAttr
 from heliosfs.transport.kernel.handlers import Answer, Handlers, Header
-from heliosfs.transport.kernel.replies import attributes_body, shown_ino, statx_body
+from heliosfs.transport.kernel.replies import attributes_body, control_body, shown_ino, statx_body
 from heliosfs.transport.kernel.wire import BODY, STATFS_OUT, Layouts, SetAttrBit
 from heliosfs.transport.requests import FOREVER_S, is_control
 
@@ -98,23 +98,3 @@ class AttributeHandlers(Handlers):
             numbers.f_frsize,
             0,
         )
-
-
-def control_body(node: NodeId, attr: Attributes) -> bytes:
-    """Attributes of a control node, good for this once."""
-    shown = shown_ino(node, attr)
-    return attributes_body(shown, _Fresh(attr) if node > INO_MASK else attr, 0)
-
-
-class _Fresh:
-    """A control directory whose mtime is now.
-
-    Without OPENDIR the kernel keeps every listing, and throws one away only where it sees another mtime.
-    """
-
-    def __init__(self, attr: Attributes) -> None:
-        self.mode, self.nlink = attr.mode, attr.nlink
-        self.uid, self.gid, self.rdev = attr.uid, attr.gid, attr.rdev
-        self.size, self.blocks = attr.size, attr.blocks
-        self.atime_ns = self.mtime_ns = self.ctime_ns = time.time_ns()
-        self.btime_ns = attr.btime_ns

@@ -85,12 +85,15 @@ class Connection:
         return cls(**json.loads(text))
 
 
-def negotiate(body: memoryview, *, passthrough: bool = False) -> tuple[Connection | None, bytes]:
+def negotiate(
+    body: memoryview, *, passthrough: bool = False, trusted: bool = False
+) -> tuple[Connection | None, bytes]:
     """Answer an INIT.
 
     Args:
         body: Of the request, its header taken off.
         passthrough: Ask for FUSE_PASSTHROUGH, which is granted in replies to OPEN and so excludes `no_open`.
+        trusted: The kernel checks no permissions, and so needs no access lists.
 
     Returns:
         What is agreed on, and the body of the reply. None: the kernel speaks a later major version, and asks
@@ -109,8 +112,8 @@ def negotiate(body: memoryview, *, passthrough: bool = False) -> tuple[Connectio
     if low & Flag.INIT_EXT and len(body) >= Layouts.INIT_EXT.size:
         offered |= Layouts.INIT_EXT.unpack_from(body)[4] << 32
     wanted = WANTED | (Flag.PASSTHROUGH if passthrough else _WITHOUT_OPEN)
-    if not offered & Flag.POSIX_ACL:
-        wanted &= ~Flag.DONT_MASK
+    if trusted or not offered & Flag.POSIX_ACL:
+        wanted &= ~(Flag.DONT_MASK | Flag.POSIX_ACL)
     flags = wanted & offered
     no_open = flags & _WITHOUT_OPEN == _WITHOUT_OPEN
     pages = MAX_WRITE // PAGE_BYTES if flags & Flag.MAX_PAGES else 0

@@ -56,6 +56,7 @@ class Trace(Protocol):
 
     def read(self, head: Header, view: memoryview, end: int) -> None: ...
     def replied(self, head: Header, answer: Answer) -> None: ...
+    def ended(self) -> None: ...
 
 
 class Settle(Protocol):
@@ -77,18 +78,21 @@ class Pump:
         handlers: Sequence[Handler | None],
         settle: Settle,
         after_reply: AfterReply,
+        asked: Callable[[], None],
         trace: Trace | None = None,
     ) -> None:
         """
         Args:
             fd: /dev/fuse, non-blocking, INIT answered.
             handlers: By opcode, OPCODES of them; None: ENOSYS.
+            asked: Called before each handler: this session's request is being answered now.
         """
         assert len(handlers) == OPCODES
         self._fd = fd
         self._handlers = handlers
         self._settle = settle
         self._after_reply = after_reply
+        self._asked = asked
         self._trace = trace
         self._poller = Poller(fd)
         self._leader: trio.lowlevel.Task | None = None
@@ -153,7 +157,7 @@ class Pump:
 
     async def _lead(self, me: trio.lowlevel.Task) -> None:
         """Read and answer until a request has suspended, or nothing more comes."""
-        fd, handlers, trace = self._fd, self._handlers, self._trace
+        fd, handlers, trace, asked = self._fd, self._handlers, self._trace, self._asked
         buffer = self._buffers.pop() if self._buffers else bytearray(REQUEST_MAX)
         buffers = [buffer]
         view = memoryview(buffer)
@@ -188,6 +192,7 @@ class Pump:
                     elif head[0] != end or end < LEAST[opcode]:
                         answer = -errno.EINVAL
                     else:
+                        asked()
                         answer = handler(head, view, end)
                         if answer.__class__ is coroutine:
                             answer = await _driven(answer, self._hand_over)
@@ -233,7 +238,11 @@ class Pump:
             return -refusal_of(error, head)
 
     async def _settled(self, handler: Handler, head: Header, view: memoryview) -> Answer:
-        answer: Answer | Coroutine[Any, Any, Answer] = await self._settle(handler, head, view, len(view))
+        def called() -> Answer | Coroutine[Any, Any, Answer]:
+            self._asked()
+            return handler(head, view, len(view))
+
+        answer: Answer | Coroutine[Any, Any, Answer] = await self._settle(called)
         return await answer if isinstance(answer, Coroutine) else answer
 
     # --- the descriptor ------------------------------------------------------------------------------

@@ -5,12 +5,13 @@ Must not know: requests, the filesystem.
 
 from __future__ import annotations
 
+import time
 from typing import Final
 
-from heliosfs.core.ids import NodeId
+from heliosfs.core.ids import INO_MASK, NodeId
 from heliosfs.filesystem.types import Attributes, Entry
 from heliosfs.transport.kernel.wire import ATTR_OUT, ENTRY_OUT, STATX_OUT
-from heliosfs.transport.requests import FOREVER_S
+from heliosfs.transport.requests import FOREVER_S, is_control
 
 _BLOCK_BYTES: Final = 4096
 _SECOND: Final = 1_000_000_000
@@ -88,8 +89,9 @@ def entry_body(node: int, shown: int, attr: Attributes, generation: int, valid_s
 def entry_reply(entry: Entry) -> bytes:
     """An entry that is handed out. The caller counts the lookup."""
     node, attr, generation, cacheable = entry
-    shown: int = getattr(attr, "st_ino_constant", node)
-    return entry_body(node, shown, attr, generation, FOREVER_S if cacheable else 0)
+    if not is_control(node):
+        return entry_body(node, node, attr, generation, FOREVER_S if cacheable else 0)
+    return entry_body(node, shown_ino(node, attr), _fresh(node, attr), generation, 0)
 
 
 def statx_body(shown: int, attr: Attributes, valid_s: int) -> bytes:
@@ -125,3 +127,26 @@ def statx_body(shown: int, attr: Attributes, valid_s: int) -> bytes:
 def shown_ino(node: NodeId, attr: Attributes) -> int:
     """The st_ino of a control node: the same for every ticket of a file."""
     return int(getattr(attr, "st_ino_constant", node))
+
+
+def control_body(node: NodeId, attr: Attributes) -> bytes:
+    """Attributes of a control node, good for this once."""
+    return attributes_body(shown_ino(node, attr), _fresh(node, attr), 0)
+
+
+def _fresh(node: NodeId, attr: Attributes) -> Attributes:
+    return _Fresh(attr) if node > INO_MASK else attr
+
+
+class _Fresh:
+    """A control directory whose mtime is now.
+
+    Without OPENDIR the kernel keeps every listing, and throws one away only where it sees another mtime.
+    """
+
+    def __init__(self, attr: Attributes) -> None:
+        self.mode, self.nlink = attr.mode, attr.nlink
+        self.uid, self.gid, self.rdev = attr.uid, attr.gid, attr.rdev
+        self.size, self.blocks = attr.size, attr.blocks
+        self.atime_ns = self.mtime_ns = self.ctime_ns = time.time_ns()
+        self.btime_ns = attr.btime_ns

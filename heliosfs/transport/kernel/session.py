@@ -28,8 +28,9 @@ from heliosfs.transport.kernel.handlers import Handler
 from heliosfs.transport.kernel.negotiation import Connection, TooOld, negotiate
 from heliosfs.transport.kernel.notify import KernelNotifier
 from heliosfs.transport.kernel.operations import HeliosHandlers
-from heliosfs.transport.kernel.pump import Pump, Trace
+from heliosfs.transport.kernel.pump import Pump
 from heliosfs.transport.kernel.sharing import SharedOpens
+from heliosfs.transport.kernel.tracing import RequestLog
 from heliosfs.transport.lookups import LookupTable
 from heliosfs.transport.registry import Registry
 from heliosfs.transport.requests import AfterReply, MakeControl
@@ -58,7 +59,7 @@ class KernelSession:
         options: set[str],
         *,
         shared: bool = False,
-        trace: Trace | None = None,
+        debug: bool = False,
     ) -> None:
         """
         Args:
@@ -68,7 +69,7 @@ class KernelSession:
             mountpoint: Absolute, its symlinks resolved.
             options: From transport.options.fuse_options.
             shared: Pass reads of stored files through to backing files (`-o cache=shared`).
-            trace: Told of every request.
+            debug: Log every request.
         """
         self._fs = fs
         self._registry = registry
@@ -76,7 +77,7 @@ class KernelSession:
         self._view = view
         self._options = options
         self._shared = shared
-        self._trace = trace
+        self._trace = RequestLog() if debug else None
         self._pump: Pump | None = None
         self._number: int | None = None
         self._stopping = False
@@ -133,10 +134,18 @@ class KernelSession:
                 registry.forgotten,
                 sharing,
             )
-            self._pump = Pump(fd, handler_table(handlers), self._fs.settled, after_reply, self._trace)
+            self._pump = Pump(
+                fd,
+                handler_table(handlers),
+                self._fs.settled,
+                after_reply,
+                partial(setattr, registry, "asking", lookups),
+                self._trace,
+            )
             registry.add(self._view, lookups, invalidator)
             try:
                 nursery.start_soon(self._stop_when_asked)
+                nursery.start_soon(invalidator.run_posted)
                 task_status.started()
                 await self._pump.run()
             finally:
@@ -147,6 +156,8 @@ class KernelSession:
                 registry.released(lookups)
                 if sharing is not None:
                     sharing.close()
+                if self._trace is not None:
+                    self._trace.ended()
                 nursery.cancel_scope.cancel()
 
     @property
@@ -186,7 +197,11 @@ class KernelSession:
                 os.write(fd, wire.OUT_HEADER.pack(wire.OUT_HEADER.size, -5, head[2]))
                 continue
             try:
-                connection, body = negotiate(memoryview(buffer)[wire.BODY : end], passthrough=self._shared)
+                connection, body = negotiate(
+                    memoryview(buffer)[wire.BODY : end],
+                    passthrough=self._shared,
+                    trusted="default_permissions" not in self._options,
+                )
             except TooOld as error:
                 raise MountRefused(self.mountpoint, str(error)) from None
             os.write(fd, wire.OUT_HEADER.pack(wire.OUT_HEADER.size + len(body), 0, head[2]) + body)

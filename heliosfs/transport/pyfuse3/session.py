@@ -57,6 +57,7 @@ class Pyfuse3Session:
         options: set[str],
         *,
         shared: bool = False,
+        debug: bool = False,
     ) -> None:
         """
         Args:
@@ -66,6 +67,7 @@ class Pyfuse3Session:
             mountpoint: Absolute, its symlinks resolved.
             options: From transport.options.fuse_options.
             shared: Refused: libfuse 3.14 cannot pass reads through.
+            debug: Have libfuse print every request to standard error.
         """
         if shared:
             raise MountRefused(mountpoint, "cache=shared needs transport=kernel")
@@ -74,7 +76,7 @@ class Pyfuse3Session:
         self._make_control = make_control
         self._view = view
         self.mountpoint = mountpoint
-        self._options = options
+        self._options = options | {"debug"} if debug else options
         self._connection: int | None = None
         self._serving: trio.CancelScope | None = None
 

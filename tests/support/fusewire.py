@@ -1,0 +1,130 @@
+"""A kernel's end of a FUSE connection, made of a socket pair: sends requests, takes replies and notifications.
+
+Each message is one datagram, as on /dev/fuse. Must not know: pytest.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+import threading
+from pathlib import Path
+from typing import NamedTuple
+
+import trio
+
+from heliosfs.control.tree import ControlTree
+from heliosfs.core.ids import ViewNo
+from heliosfs.filesystem import Filesystem, open_filesystem
+from heliosfs.transport.kernel.negotiation import WANTED, Connection
+from heliosfs.transport.kernel.session import KernelSession
+from heliosfs.transport.kernel.wire import ENTRY_OUT, IN_HEADER, OUT_HEADER, Layouts, Operation
+from heliosfs.transport.registry import Registry
+from heliosfs.transport.requests import DeferWork
+
+CONNECTION = Connection(45, WANTED, True)
+TIMEOUT_S = 20.0
+
+
+class Reply(NamedTuple):
+    """What was answered: 0 or a negative errno, and the body."""
+
+    error: int
+    body: bytes
+    unique: int
+
+
+class Wire:
+    """Sends requests as a kernel does."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self.end = end
+        end.settimeout(TIMEOUT_S)
+        self._unique = 2
+
+    def send(self, operation: Operation | int, node: int, body: bytes = b"", *, uid: int = 0) -> int:
+        """One request; its unique number."""
+        opcode = operation if isinstance(operation, int) else operation.opcode
+        self._unique += 2
+        length = IN_HEADER.size + len(body)
+        self.end.send(IN_HEADER.pack(length, opcode, self._unique, node, uid, uid, 1, 0, 0) + body)
+        return self._unique
+
+    def receive(self) -> Reply:
+        """The next reply, or notification (unique 0)."""
+        data = self.end.recv(1 << 21)
+        length, error, unique = OUT_HEADER.unpack_from(data)
+        assert length == len(data), (length, len(data))
+        return Reply(error, data[OUT_HEADER.size :], unique)
+
+    def ask(self, operation: Operation | int, node: int, body: bytes = b"", *, uid: int = 0) -> Reply:
+        """One request and its reply, which must come next."""
+        unique = self.send(operation, node, body, uid=uid)
+        reply = self.receive()
+        assert reply.unique == unique
+        return reply
+
+    def entry(self, reply: Reply) -> tuple[int, ...]:
+        """A successful reply's fuse_entry_out."""
+        assert reply.error == 0, errno.errorcode.get(-reply.error)
+        return ENTRY_OUT.unpack_from(reply.body)
+
+
+def named(layout: struct.Struct, *fields: int, names: bytes) -> bytes:
+    """The fixed part of a body, and names behind it."""
+    return layout.pack(*fields) + names
+
+
+def write_body(offset: int, data: bytes, *, flags: int = 0) -> bytes:
+    """The body of a WRITE."""
+    return Layouts.WRITE.pack(0, offset, len(data), 0, 0, flags, 0) + data
+
+
+def read_body(offset: int, size: int) -> bytes:
+    """The body of a READ or READDIR."""
+    return Layouts.READ.pack(0, offset, size, 0, 0, 0, 0)
+
+
+class Server:
+    """A session of a real filesystem, run in a thread of its own; `fs` is its filesystem."""
+
+    def __init__(self, store: Path, connection: Connection = CONNECTION) -> None:
+        self.fs: Filesystem
+        self._store = store
+        self._connection = connection
+        ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._theirs.setblocking(False)
+        self.wire = Wire(ours)
+        self._ready = threading.Event()
+        self.error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+        assert self._ready.wait(TIMEOUT_S)
+
+    def _run(self) -> None:
+        try:
+            trio.run(self._serve)
+        except BaseException as error:
+            self.error = error
+            self._ready.set()
+
+    async def _serve(self) -> None:
+        async with open_filesystem(self._store, create=True, background=False) as self.fs:
+
+            def make_control(after_reply: DeferWork, by_page: bool) -> ControlTree:
+                return ControlTree(self.fs, visible=False, after_reply=after_reply, by_page=by_page)
+
+            session = KernelSession(self.fs, Registry(self.fs), make_control, ViewNo(1), Path("/nowhere"), set())
+            async with trio.open_nursery() as nursery:
+                await nursery.start(session.serve_agreed, self._theirs.fileno(), self._connection)
+                self._ready.set()
+
+    def close(self) -> None:
+        """Hang up; returns when the session has ended. Raises what it died of."""
+        self.wire.end.close()
+        self._thread.join(TIMEOUT_S)
+        assert not self._thread.is_alive()
+        self._theirs.close()
+        if self.error is not None:
+            raise self.error
