@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Collection
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Collection, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -147,7 +148,7 @@ def _assemble(
         if continuation:
             continuation.applied(engine, record, body, place, result)
 
-    with cache.blocking():
+    with cache.blocking(), _without_collections():
         continuation.begin(engine)
         if stored is not None:
             # Records behind the cut may write to files that were unlinked before it.
@@ -222,6 +223,18 @@ def _assemble(
         },
     }
     return fs
+
+
+@contextmanager
+def _without_collections() -> Iterator[None]:
+    """The core makes no cycles: looking for them in what a replay builds finds none, and takes its time."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 async def _settle(fs: Filesystem) -> None:

@@ -461,7 +461,9 @@ class Log:
             if segment in self._dirty:
                 self._dirty.remove(segment)
         self.used_bytes -= segment.file.size
-        self._files.give(segment.file)
+        files = self._files
+        spared = (len(files.spares) + 1) * files.segment_bytes
+        files.give(segment.file, spare=self.used_bytes + spared <= self.budget_bytes)
 
     def wait_freed(self) -> None:
         """Return when the disk has back what releases gave it. Blocks; from any thread."""
@@ -478,8 +480,11 @@ class Log:
 
     @property
     def over_budget(self) -> bool:
-        """Whether writers should wait for a release. Never for the current life, which no release frees."""
-        return self.used_bytes > self.budget_bytes and len(self._lives) > 1
+        """Whether writers should wait for a release: the next segment would be beyond the budget.
+
+        Never for the current life, which no release frees.
+        """
+        return self.used_bytes + self._files.segment_bytes > self.budget_bytes and len(self._lives) > 1
 
     def stats(self) -> dict[str, int]:
         """Counts since the start."""

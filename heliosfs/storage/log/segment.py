@@ -203,11 +203,11 @@ class SegmentFiles:
         self.unsynced = True
         return SegmentFile(number, path, fd, size)
 
-    def give(self, file: SegmentFile) -> None:
-        """Take a file back whose life is over: kept in reserve or as a spare, or removed."""
+    def give(self, file: SegmentFile, *, spare: bool = True) -> None:
+        """Take a file back whose life is over: kept in reserve or, if `spare`, for another life, or removed."""
         if self.reserve is None and file.size == self.reserve_bytes:
             self.reserve = file
-        elif file.size == self.segment_bytes and len(self.spares) < self.spare_limit:
+        elif spare and file.size == self.segment_bytes and len(self.spares) < self.spare_limit:
             self.spares.append(file)
         else:
             self._remove(file)

@@ -310,7 +310,7 @@ def test_release_frees_what_nobody_pins_and_files_are_used_again(log: Log, tmp_p
 
 def test_budget_is_exceeded_by_what_is_not_released(log: Log) -> None:
     assert not log.over_budget
-    while log.used_bytes <= log.budget_bytes:
+    while log.used_bytes + SEGMENT <= log.budget_bytes:
         log.append(1, b"", bytes(40000))
     assert log.over_budget
     log.sync()
@@ -408,3 +408,14 @@ def test_a_log_that_rests_wakes_up_only_where_there_is_room(tmp_path: Path, call
         log.append(1, b"again")
         assert log.keep_reserve()
         assert [body for _, body, _ in replay(tmp_path, released)] == [b"removal", b"again"]
+
+
+def test_files_never_exceed_the_budget(log: Log, tmp_path: Path) -> None:
+    highest = 0
+    for _ in range(500):
+        if log.over_budget:
+            log.release(log.end)
+            log.wait_freed()
+        log.append(1, b"", bytes(9000))
+        highest = max(highest, disk_bytes(tmp_path))
+    assert log.budget_bytes - SEGMENT <= highest <= log.budget_bytes
