@@ -30,6 +30,7 @@ from tests.bench import (
     memory,
     mnt,
     restore,
+    scale,
     stall,
     workload,
 )
@@ -52,6 +53,7 @@ PARTS: Final[dict[str, Callable[[Plan], list[Figure]]]] = {
     "stall": stall.run,
     "imports": imports.run,
     "memory": memory.run,
+    "scale": scale.run,
 }
 WORKLOAD: Final = "workload"
 
@@ -65,6 +67,7 @@ def _arguments(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="repetitions of what is compared in pairs")
     parser.add_argument("--peers", help=f"of {', '.join(PEERS)}; comma separated; 'none': the native one alone")
     parser.add_argument("--transport", choices=("kernel", "pyfuse3"), default="kernel", help="of all but workload")
+    parser.add_argument("--scale", choices=("small", "full"), default="small", help="full: a million files")
     parser.add_argument("--dir", type=Path, help="directory to work in, on the filesystem to compare with")
     return parser.parse_args(words)
 
@@ -95,6 +98,8 @@ def main(words: list[str]) -> int:
     make = Plan.brief if arguments.short else Plan.full
     rounds = {} if arguments.rounds is None else {"rounds": arguments.rounds}
     plan = make(directory, peers=peers, **rounds)
+    if arguments.scale == "full":
+        plan = plan.at_full_scale()
     faults: list[str] = []
     rows: list[Figure] = []
     report: dict[str, object] = {

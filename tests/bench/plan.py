@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+
+def _scales(divisor: int) -> tuple[tuple[str, int, int], ...]:
+    """The dimensions of scale, all of them but depth and sparseness divided; 1 is what is promised."""
+    large = {"files": 1_000_000, "entries of a directory": 100_000, "snapshots": 10_000, "branches": 1_000}
+    small = {"files": 1_000, "entries of a directory": 100, "snapshots": 10, "branches": 2}
+    return (
+        *((kind, max(1, min(small[kind], size // divisor // 2)), size // divisor) for kind, size in large.items()),
+        ("levels of a path", 2, 200),
+        ("bytes of a sparse file", 16 << 20, 50 << 30),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +35,8 @@ class Plan:
         stall_s: How long an undisturbed run of stats lasts.
         loose_files: Files that are created and read one by one (1,000).
         transactions: SQLite's (200).
+        scales: (dimension, small, large) of tests/bench/scale.py.
+        mounted_files: Files of the two trees that are mounted there; open_files: how many are held open.
         peers: Names of the filesystems to compare with; None: all that this machine can mount.
     """
 
@@ -43,6 +56,9 @@ class Plan:
     stall_s: float
     loose_files: int
     transactions: int
+    scales: tuple[tuple[str, int, int], ...]
+    mounted_files: tuple[int, int]
+    open_files: int
     peers: tuple[str, ...] | None
 
     @classmethod
@@ -65,6 +81,9 @@ class Plan:
             stall_s=10.0,
             loose_files=1000,
             transactions=200,
+            scales=_scales(10),
+            mounted_files=(1000, 100_000),
+            open_files=1000,
             peers=peers,
         )
 
@@ -88,5 +107,12 @@ class Plan:
             stall_s=0.5,
             loose_files=50,
             transactions=10,
+            scales=(("files", 100, 400), ("branches", 2, 6)),
+            mounted_files=(60, 400),
+            open_files=40,
             peers=peers if peers is not None else (),
         )
+
+    def at_full_scale(self) -> Plan:
+        """With a million files, 10,000 snapshots and 1,000 branches: some minutes more."""
+        return replace(self, scales=_scales(1), mounted_files=(1000, 1_000_000), open_files=10_000)

@@ -34,9 +34,28 @@ def test_short_form_verifies_every_figure(tmp_path: Path) -> None:
     cells = [cell for row in found["workload"]["seconds"].values() for cell in row.values()]
     assert all(cell["verified"] and cell["seconds"] for cell in cells)
     # Every part has given figures: a part that measures nothing is no success.
-    for part in ("LIB checkpoint", "LIB fork", "LIB restore", "LIB persist", "LIB deduplication", "LIB first byte"):
+    for part in (
+        "LIB checkpoint",
+        "LIB fork",
+        "LIB restore",
+        "LIB persist",
+        "LIB deduplication",
+        "LIB first byte",
+        "LIB 400 files",
+    ):
         assert any(row["name"].startswith(part) for row in found["figures"]), part
-    for part in ("checkpoint", "fork", "mixed", "git status", "restore", "stat", "import", "PSS", "memory"):
+    for part in (
+        "checkpoint",
+        "fork",
+        "mixed",
+        "git status",
+        "restore",
+        "stat",
+        "import",
+        "PSS",
+        "memory",
+        "mount of",
+    ):
         assert any(row["name"].startswith(f"MNT {part}") for row in found["figures"]), part
     assert done.returncode == 0, done.stdout
     assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
