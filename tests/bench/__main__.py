@@ -21,6 +21,7 @@ from typing import Final
 
 from tests.bench import (
     clients,
+    collecting,
     dedup,
     imports,
     lib_cas,
@@ -51,6 +52,7 @@ PARTS: Final[dict[str, Callable[[Plan], list[Figure]]]] = {
     "clients": clients.run,
     "restore": restore.run,
     "stall": stall.run,
+    "collecting": collecting.run,
     "imports": imports.run,
     "memory": memory.run,
     "scale": scale.run,

@@ -32,6 +32,7 @@ class Plan:
         stream_bytes: Of the sequential write (128 MiB).
         shared_bytes: Of the file that all branches read (32 MiB).
         busy_bytes: What is compacted while others stat (200 MB).
+        dead_chunks: What is collected while others stat (100,000).
         stall_s: How long an undisturbed run of stats lasts.
         loose_files: Files that are created and read one by one (1,000).
         transactions: SQLite's (200).
@@ -54,6 +55,7 @@ class Plan:
     shared_bytes: int
     busy_bytes: int
     stall_s: float
+    dead_chunks: int
     loose_files: int
     transactions: int
     scales: tuple[tuple[str, int, int], ...]
@@ -79,6 +81,7 @@ class Plan:
             shared_bytes=32 << 20,
             busy_bytes=200_000_000,
             stall_s=10.0,
+            dead_chunks=100_000,
             loose_files=1000,
             transactions=200,
             scales=_scales(10),
@@ -105,6 +108,7 @@ class Plan:
             shared_bytes=1 << 20,
             busy_bytes=4_000_000,
             stall_s=0.5,
+            dead_chunks=500,
             loose_files=50,
             transactions=10,
             scales=(("files", 100, 400), ("branches", 2, 6)),

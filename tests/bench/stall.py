@@ -48,7 +48,7 @@ print(" ".join("%.1f" % (each * 1e6) for each in taken))
 """
 
 
-def _stats_during(mount: Mount, work: Callable[[], None]) -> tuple[list[float], bool]:
+def stats_during(mount: Mount, work: Callable[[], None]) -> tuple[list[float], bool]:
     """Microseconds of every stat while `work` runs, and whether all were right."""
     target = mount.point / "target"
     process = subprocess.Popen(
@@ -70,7 +70,9 @@ def _stats_during(mount: Mount, work: Callable[[], None]) -> tuple[list[float], 
     return taken, int(said[0]) == 0 and len(taken) > 10
 
 
-def _wait(seconds: float) -> Callable[[], None]:
+def wait(seconds: float) -> Callable[[], None]:
+    """Work that is none."""
+
     def work() -> None:
         threading.Event().wait(seconds)
 
@@ -110,14 +112,14 @@ def _compaction(plan: Plan, mount: Mount) -> list[Figure]:
     right = True
     for number in range(plan.rounds):
         mount.idle()
-        taken, fine = _stats_during(mount, _wait(plan.stall_s))
+        taken, fine = stats_during(mount, wait(plan.stall_s))
         quiet += taken
         right = right and fine
         name = f"bulk-{number}"
         first, last = _write(mount, name, plan.busy_bytes, number)
         before = int(str(mount.status()["cuts"]))
         start = time.perf_counter()
-        taken, fine = _stats_during(mount, lambda: _settle(mount))
+        taken, fine = stats_during(mount, lambda: _settle(mount))
         took.append(time.perf_counter() - start)
         busy += taken
         status = mount.status()
@@ -145,7 +147,7 @@ def _cold_reads(plan: Plan, mount: Mount) -> list[Figure]:
     for _ in range(plan.rounds):
         mount.close()
         mount.start()
-        taken, fine = _stats_during(mount, _wait(plan.stall_s))
+        taken, fine = stats_during(mount, wait(plan.stall_s))
         quiet += taken
         right = right and fine
         os.sync()
@@ -153,7 +155,7 @@ def _cold_reads(plan: Plan, mount: Mount) -> list[Figure]:
             with pack.open("rb") as file:
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         ends: list[bytes] = []
-        taken, fine = _stats_during(mount, lambda ends=ends: _read(mount, ends))  # type: ignore[misc]
+        taken, fine = stats_during(mount, lambda ends=ends: _read(mount, ends))  # type: ignore[misc]
         busy += taken
         right = right and fine and ends == [first, last]
     return _rows("beside cold reads", quiet, busy, 2.0, right)
