@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.parametrize(("part", "count"), [("kills", 280), ("mounted", 20), ("cuts", 40)])
+@pytest.mark.parametrize(("part", "count"), [("kills", 280), ("mounted", 20), ("cuts", 40), ("faults", 30)])
 @pytest.mark.timeout(600)
 def test_nothing_acknowledged_is_lost(part: str, count: int, tmp_path: Path, dice: random.Random) -> None:
     command = [

@@ -9,7 +9,9 @@ seams.py      labelled steps at which a server or a worker kills itself
 dump.py       everything that a store shows, for the comparison
 client.py     the soak's end of a server
 cycles.py     one life of a server after another
-powercut.py   the same on a filesystem that loses what was not synced, and that fails
+program.py    a program on a mount; mounted.py  daemons that are killed, with real programs
+compare.py    what is shown against the model
+powercut.py   power cuts, on a filesystem that loses what was not synced; faults.py  disks that fail
 __main__.py   the command
 
 docs/testing-crashes.md says how to run it and how to replay a failure.

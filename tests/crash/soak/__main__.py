@@ -13,9 +13,13 @@ from pathlib import Path
 
 from tests.crash.soak.client import Wrong
 from tests.crash.soak.cycles import Kills
+from tests.crash.soak.faults import Faults
 from tests.crash.soak.mounted import MountedKills
 from tests.crash.soak.powercut import Cuts
 from tests.support.lossy.mounted import mounted_lossy
+
+_ALL_STEPS = 500
+"""So many kills should reach every labelled step."""
 
 
 def main() -> int:
@@ -26,6 +30,7 @@ def main() -> int:
     parser.add_argument(
         "--cuts", type=int, default=0, help="power cuts on a filesystem that loses what was not synced"
     )
+    parser.add_argument("--faults", type=int, default=0, help="disks that fail for a while")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
     parser.add_argument("--directory", type=Path, help="where stores are made; default: in memory")
     given = parser.parse_args()
@@ -34,12 +39,18 @@ def main() -> int:
     directory = Path(tempfile.mkdtemp(prefix="heliosfs-soak-", dir=given.directory or memory))
     try:
         if given.kills:
-            _part(Kills(given.seed, directory), given.kills)
+            kills = Kills(given.seed, directory)
+            _part(kills, given.kills)
+            if given.kills >= _ALL_STEPS:
+                print(f"steps that were not reached: {', '.join(kills.unreached()) or 'none'}", flush=True)
         if given.mounted:
             _part(MountedKills(given.seed, directory), given.mounted)
-        if given.cuts:
+        if given.cuts or given.faults:
             with mounted_lossy(directory) as lossy:
-                _part(Cuts(given.seed, directory, lossy), given.cuts)
+                if given.cuts:
+                    _part(Cuts(given.seed, directory, lossy), given.cuts)
+                if given.faults:
+                    _part(Faults(given.seed, directory, lossy), given.faults)
     except Wrong as wrong:
         print(f"\n{wrong}\n(what is left lies in {directory})")
         return 1

@@ -109,6 +109,10 @@ class Served:
         except (EOFError, BrokenPipeError, ConnectionResetError):
             return None
 
+    def health(self) -> tuple[str, str] | None:
+        """("well", "") or ("read-only", why); None if it died over it."""
+        return self._answer("health")
+
     def kill(self) -> None:
         """SIGKILL; returns when it is gone, everything that it had noted taken in."""
         os.kill(self.pid, signal.SIGKILL)
@@ -157,6 +161,16 @@ class Served:
             for client in self._channels:
                 if client not in self._under_way and not self._begin(client):
                     return
+            ready = self._poll.poll(ANSWER_S * 1000)
+            if not ready:
+                raise Wrong(f"no operation is answered for {ANSWER_S:.0f} s: {self._under_way}")
+            for descriptor, _ in ready:
+                if not self._take_answer(self._by_fd[descriptor]):
+                    return
+
+    def drain(self) -> None:
+        """Have what is under way answered, and nothing new begun."""
+        while self._under_way:
             ready = self._poll.poll(ANSWER_S * 1000)
             if not ready:
                 raise Wrong(f"no operation is answered for {ANSWER_S:.0f} s: {self._under_way}")

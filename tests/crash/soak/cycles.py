@@ -77,6 +77,7 @@ class Kills:
         self._clients = clients
         self._journal = Journal()
         self._steps = seams.steps()
+        self._tried: Counter[tuple[str, str]] = Counter()
         self._said = directory / "said"
 
     def run(self, kills: int, report: float = 30.0) -> None:
@@ -107,7 +108,7 @@ class Kills:
                 dice.use(model)
             served = Served(life, self._journal, clients, model, self._said, self.tail)
             try:
-                before = self._one(life, served, before)
+                before = self._one(life, served, before, clients)
             finally:
                 if served.alive:
                     served.kill()
@@ -116,11 +117,16 @@ class Kills:
                     shutil.rmtree(entry) if entry.is_dir(follow_symlinks=False) else os.unlink(entry)
         shutil.rmtree(base)
 
+    def unreached(self) -> list[str]:
+        """Labelled steps at which nothing has died yet."""
+        died = self.totals.by_step + self.totals.in_worker
+        return [step for label, moment in self._steps if (step := f"{moment} {label}") not in died]
+
     def said(self) -> str:
         """What servers wrote to standard error."""
         return self._said.read_text(errors="replace") if self._said.exists() else ""
 
-    def _one(self, life: Life, served: Served, before: Served | None) -> Served | None:
+    def _one(self, life: Life, served: Served, before: Served | None, clients: list[Dice]) -> Served | None:
         """One life. Returns whose operations the next one is to find."""
         dice = self._dice
         found = served.ready()
@@ -141,7 +147,8 @@ class Kills:
         if life.plan is None:
             served.run(dice.randrange(1, 16) if dice.random() < 0.7 else dice.randrange(1, 150))
         else:
-            # To the step, if it comes.
+            # To the step, if it comes: most are those of a cut, of a collection or of an import.
+            clients[dice.randrange(len(clients))].urged = [("persist", b"main"), ("collect", b"main")] * 2
             served.run(dice.randrange(20, 100))
         if life.plan is None or life.plan.in_worker:
             time.sleep(dice.random() * 0.002)
@@ -191,7 +198,10 @@ class Kills:
         if dice.random() < 0.6:
             # A store is made but once, so that its steps come rarely.
             made = store.exists()
-            label, moment = dice.choice([step for step in self._steps if made or step[0] in _FIRST_STEPS])
+            fitting = [step for step in self._steps if made or step[0] in _FIRST_STEPS]
+            # Of a few the one that was tried least, so that all have their turn.
+            label, moment = min(dice.sample(fitting, 3), key=self._tried.__getitem__)
+            self._tried[label, moment] += 1
             frequent = label in ("call.append", "apply", "replay", "call.read", "worker.send")
             nth = dice.randrange(1, 200) if frequent and dice.random() < 0.7 else dice.choice((1, 1, 1, 2, 3, 5))
             plan = Plan(label, moment, nth)

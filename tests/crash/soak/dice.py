@@ -58,6 +58,9 @@ _IN_PROCESS = ("shared", "adopt", "persist", "collect")
 class Dice:
     """One client's operations.
 
+    Attributes:
+        urged: Operations that are to come among the next ones.
+
     Args:
         write_max: Bytes of one write.
         scratch: A directory for trees to import. None: operations of programs on a mount, where imports are
@@ -77,6 +80,7 @@ class Dice:
         self._own = b"main/" + self._home
         self._number = 0
         self._held: bytes | None = None
+        self.urged: list[Operation] = []
 
     def use(self, model: Model) -> None:
         """Another model; the server was opened anew, so that nothing is held open."""
@@ -86,6 +90,8 @@ class Dice:
     def next(self) -> Operation:
         """An operation."""
         dice = self._dice
+        if self.urged and dice.random() < 0.3:
+            return self.urged.pop(0)
         while True:
             verb = dice.choices(list(self._weights), list(self._weights.values()))[0]
             found: Operation | None = getattr(self, "_" + verb, self._on_file)(verb)

@@ -112,8 +112,8 @@ class Cuts:
     def run(self, cuts: int, report: float = 30.0) -> None:
         """Until the power was cut so often. Raises Wrong."""
         next_report = time.monotonic() + report
-        while self.totals.cuts < cuts:
-            self._store(min(_RENEW, cuts - self.totals.cuts))
+        while self._done() < cuts:
+            self._store(min(_RENEW, cuts - self._done()))
             if time.monotonic() > next_report:
                 next_report = time.monotonic() + report
                 print(self.totals.line(), flush=True)
@@ -130,14 +130,17 @@ class Cuts:
             Dice(f"{self._seed} {totals.stores} {n}", n, self._model, WRITE_MAX, scratch)
             for n in range(1, self._clients + 1)
         ]
-        wanted = totals.cuts + cuts
-        while totals.cuts < wanted:
+        wanted = self._done() + cuts
+        while self._done() < wanted:
             self._life(clients)
         shutil.rmtree(scratch)
 
     def said(self) -> str:
         """What servers wrote to standard error."""
         return self._said.read_text(errors="replace") if self._said.exists() else ""
+
+    def _done(self) -> int:
+        return self.totals.cuts
 
     # --- one life ------------------------------------------------------------------------------------
 

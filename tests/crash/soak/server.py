@@ -172,6 +172,9 @@ async def _controlled(fs: Filesystem, control: socket.socket) -> None:
         asked = receive(control)
         if asked == "close":
             return
+        if asked == "health":
+            _send(control, ("read-only", str(fs.log.failed)) if fs.log.failed is not None else ("well", ""))
+            continue
         wrong: list[str] = []
         try:
             if asked < 0:

@@ -5,7 +5,7 @@
 {"do": "cut", "how": "torn", "seed": 5}       -> {"epoch": "e3", "writes": 3, "names": 1, "torn": 2}
 {"do": "rules", "rules": [{...}]}             -> {}: instead of those before
 {"do": "capacity", "bytes": 1000}             -> {}; without bytes: as good as none
-{"do": "state"}                               -> {"off": false, "used": 5, "counts": {...}, "met": [...]}
+{"do": "state"}                               -> {"off": false, "used": 5, "counts": {...}, "hit": 0}
 """
 
 from __future__ import annotations
@@ -47,8 +47,9 @@ def _carry_out(filesystem: LossyFilesystem, command: dict[str, Any]) -> dict[str
         filesystem.rules = [Rule(**rule) for rule in command["rules"]]
         return {}
     if do == "capacity":
+        filesystem.full = 0
         filesystem.capacity = command.get("bytes", 1 << 40)
         return {}
     assert do == "state", do
-    met = [rule.met for rule in filesystem.rules]
-    return {"off": filesystem.off, "used": filesystem.used, "counts": dict(filesystem.counts), "met": met}
+    hit = filesystem.full + sum(rule.hit for rule in filesystem.rules)
+    return {"off": filesystem.off, "used": filesystem.used, "counts": dict(filesystem.counts), "hit": hit}

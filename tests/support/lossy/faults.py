@@ -23,6 +23,7 @@ class Rule:
         delay: They take so many seconds longer.
         short: A write stores half of its bytes and says so.
         cut: The power goes at this one, before it has any effect.
+        met: Operations that matched; hit: those that went wrong.
     """
 
     operation: str
@@ -34,6 +35,7 @@ class Rule:
     short: bool = False
     cut: bool = False
     met: int = 0
+    hit: int = 0
 
     def meets(self, operation: str, path: str) -> bool:
         """Whether this operation is one of them; counts it."""
@@ -42,7 +44,9 @@ class Rule:
         if not fnmatch.fnmatchcase(path, self.path):
             return False
         self.met += 1
-        return self.met > self.skip and (not self.times or self.met <= self.skip + self.times)
+        hit = self.met > self.skip and (not self.times or self.met <= self.skip + self.times)
+        self.hit += hit
+        return hit
 
 
 CHANGING = frozenset(("setattr", "create", "mkdir", "unlink", "rmdir", "rename", "write", "fsync", "fsyncdir"))

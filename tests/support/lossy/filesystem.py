@@ -29,7 +29,7 @@ class LossyFilesystem(pyfuse3.Operations):  # type: ignore[misc]
 
     Attributes:
         rules: The first that meets an operation decides.
-        capacity: Bytes of file data that there is room for.
+        capacity: Bytes of file data that there is room for; full: operations that found none.
         counts: Operations so far, by kind.
         off: The power is off: everything fails until the next epoch.
     """
@@ -43,6 +43,7 @@ class LossyFilesystem(pyfuse3.Operations):  # type: ignore[misc]
         self.rules: list[Rule] = []
         self.capacity = 1 << 40
         self.used = 0
+        self.full = 0
         self.counts: Counter[str] = Counter()
         self.off = False
         self.epoch = 0
@@ -175,6 +176,7 @@ class LossyFilesystem(pyfuse3.Operations):  # type: ignore[misc]
 
     def _take_room(self, size: int) -> None:
         if size > 0 and self.used + size > self.capacity:
+            self.full += 1
             raise pyfuse3.FUSEError(errno.ENOSPC)
         self.used += size
 
@@ -249,7 +251,7 @@ class LossyFilesystem(pyfuse3.Operations):  # type: ignore[misc]
         image = await self._enter("write", number)
         if self._short:
             data = data[: len(data) // 2]
-        self._take_room(offset + len(data) - len(image.data))
+        self._take_room(max(offset + len(data) - len(image.data), 0))
         image.write(offset, bytes(data))
         return len(data)
 

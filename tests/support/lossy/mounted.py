@@ -58,7 +58,7 @@ class Lossy:
         self._ask(do="capacity", **({} if size_bytes is None else {"bytes": size_bytes}))
 
     def state(self) -> dict[str, Any]:
-        """off, used, counts, met."""
+        """off, used, counts; hit: operations that a rule or the capacity has stopped since it was set."""
         return self._ask(do="state")
 
     def close(self) -> None:
