@@ -144,7 +144,15 @@ def _assemble(
         except oplog.BadRecord as error:
             raise Damaged(f"log record {lsn}", f"log record at {lsn}: {error}") from error
         engine.last_ns = max(engine.last_ns, getattr(record, "now_ns", 0))
-        result = apply(engine, record, place)
+        try:
+            result = apply(engine, record, place)
+        except (Damaged, OSError):
+            raise
+        except Exception as error:
+            # It was planned against another state: bytes that were not written so, or a bug of ours.
+            name = type(record).__name__
+            what = f"log record at {lsn} ({name}) does not fit what is stored: {error!r}"
+            raise Damaged(f"log record {lsn}", what) from error
         if continuation:
             continuation.applied(engine, record, body, place, result)
 

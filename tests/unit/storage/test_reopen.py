@@ -7,12 +7,14 @@ import random
 import shutil
 from pathlib import Path
 
+import pytest
 import trio
 
 from heliosfs.core.check import check
-from heliosfs.core.errors import StaleHandle
-from heliosfs.core.ids import ROOT_INO, ViewNo, node_id
+from heliosfs.core.errors import Damaged, StaleHandle
+from heliosfs.core.ids import ROOT_INO, Ino, ViewNo, node_id
 from heliosfs.core.imported import ImportedNode
+from heliosfs.core.oplog import Unlink
 from heliosfs.filesystem import Caller, Filesystem, SetAttr, StoreOptions, open_filesystem
 
 ME = Caller(0, 0)
@@ -140,3 +142,18 @@ async def test_readers_of_the_same_cold_chunks_do_not_wait_for_each_other_for_ev
 def kill(store: Path, copy: Path) -> None:
     """What SIGKILL leaves: the store as it lies on the disk now."""
     shutil.copytree(store, copy, ignore=shutil.ignore_patterns("lock", "socket"))
+
+
+async def test_a_whole_record_that_fits_nothing_is_damage_with_its_place(tmp_path: Path) -> None:
+    """Not a traceback of whatever broke on it; and opening has changed nothing."""
+    async with open_filesystem(tmp_path / "store", create=True, background=False) as fs:
+        assert fs.engine.main is not None
+        await fs.make(node_id(fs.engine.main.view, ROOT_INO), b"x", 0o100644, ME)
+        await fs.wait_persisted()
+        record = Unlink(ViewNo(77), Ino(5), fs.now(), b"nobody")
+        place = fs.log.append(record.KIND, record.encode())
+    for _ in range(2):
+        with pytest.raises(Damaged) as raised:
+            async with open_filesystem(tmp_path / "store"):
+                pass
+        assert f"log record at {place.lsn} (Unlink)" in str(raised.value)
