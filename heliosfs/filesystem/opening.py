@@ -210,6 +210,7 @@ def _assemble(
         reads,
         fs.reader,
     )
+    fs.collector.use_reserve(space.release)
     fs.backings = BackingFiles(layout.backing_dir, fs.reader, options.backing)
     fs.backings.start()
     fs.store_path = layout.path

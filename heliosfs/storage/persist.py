@@ -121,6 +121,8 @@ class Persister:
                 await self._keep_reserve()
             if trio.current_time() < self._next_try and not self._space_returned():
                 continue
+            if self._db.failed is not None and not self.dirty():
+                await self._mend()
             end = self._log.end
             if end == self.persisted or not (self.dirty() or self.pressing()):
                 dirty_since = None
@@ -164,6 +166,16 @@ class Persister:
         # Told in the log, and in `failed`.
         with contextlib.suppress(OSError, Damaged):
             await self.persist()
+
+    async def _mend(self) -> None:
+        """Have the database back where no cut would do it: somebody else has met its error."""
+        try:
+            await trio.to_thread.run_sync(self._db.reopen)
+        except OSError as error:
+            self._note_failure(error)
+        else:
+            self.failed = None
+            self._failures = 0
 
     @property
     def unstored(self) -> int:

@@ -83,6 +83,10 @@ class Collector:
         self.last: Report | None = None
         self.on_step: Callable[[str], None] | None = None
 
+    def use_reserve(self, release: Callable[[], int]) -> None:
+        """Where there is no room to free space in, `release` gives some (the bytes given, 0 for none)."""
+        self._packing.make_room = release
+
     async def collect(
         self, *, dry_run: bool = False, restful: bool = False, waste_max: float = WASTE_MAX
     ) -> Report:

@@ -35,7 +35,11 @@ _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Packing:
-    """Removes and rewrites packs."""
+    """Removes and rewrites packs.
+
+    Attributes:
+        make_room: Gives up the store's reserve on a full disk; the bytes given.
+    """
 
     def __init__(
         self,
@@ -54,6 +58,7 @@ class Packing:
         self._reads = reads
         self._reader = reader
         self._step = step
+        self.make_room: Callable[[], int] = lambda: 0
 
     async def carry_out(self, plan: PackPlan, uses: PackUses, report: Report, pace: Pace) -> None:
         """Do what was planned. The deleted index records are synced. Raises OSError; a full disk ends it early."""
@@ -67,14 +72,22 @@ class Packing:
                 chunks += uses.of(waiting[0]).chunks
                 batch.append(waiting.pop(0))
             entries = await self._entries_of(batch, pace)
-            for group in _groups(batch, uses):
+            groups = list(_groups(batch, uses))
+            while groups:
+                group = groups.pop(0)
                 try:
                     await self._rewrite(group, [e for pack in group for e in entries[pack]], report, pace)
                 except OSError as error:
                     if error.errno not in _FULL:
                         raise
-                    report.stopped = "no space left to rewrite packs in: free some and run it again"
-                    break
+                    if len(group) > 1:
+                        # One by one they need less room, and each gives some back.
+                        groups[:0] = [[pack] for pack in group]
+                    elif self.make_room():
+                        groups.insert(0, group)
+                    else:
+                        report.stopped = "no space left to rewrite packs in: free some and run it again"
+                        break
 
     async def _entries_of(self, packs: Sequence[int], pace: Pace) -> dict[int, list[Stored]]:
         """What the index has in these packs, in the order in which it lies there."""
