@@ -6,6 +6,8 @@ import dataclasses
 import errno
 import os
 
+import trio
+
 from cas.cache import ChunkCache
 from cas.database import Database
 from cas.index import ChunkIndex
@@ -36,7 +38,14 @@ class Observing(Accounting):
         """Free what nothing reaches. Raises FsError EBUSY while a scrub runs, Damaged, OSError."""
         if self.scrubber.running is not None and not dry_run:
             raise FsError(errno.EBUSY, "a scrub is running: wait for it, or end it with heliosfs scrub stop")
-        return await self.collector.collect(dry_run=dry_run, restful=restful, waste_max=waste_max)
+        if not dry_run and self.space.tight(0):
+            # Deleting takes a little room, and gives more back; so does copying what lives, step by step.
+            self.space.release()
+        try:
+            return await self.collector.collect(dry_run=dry_run, restful=restful, waste_max=waste_max)
+        finally:
+            if self.space.missing:
+                await trio.to_thread.run_sync(self.space.refill, self.persister.unstored)
 
     def oplog(self, view: ViewNo | None, limit: int) -> list[dict[str, object]]:
         """The newest `limit` lines of the operation log, oldest first; of one branch and those below it.
