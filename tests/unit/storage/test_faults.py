@@ -199,3 +199,76 @@ async def test_pages_of_a_failed_cut_are_never_missing(tmp_path: Path) -> None:
         assert {name for name, _, _ in await fs.readdir(root_of(fs), 0, 10_000)} == {*names, b"more"}
     async with open_filesystem(store, background=False) as fs:
         assert {name for name, _, _ in await fs.readdir(root_of(fs), 0, 10_000)} == {*names, b"more"}
+
+
+LOG_FAULTS = [
+    ("append", errno.ENOSPC, errno.ENOSPC),
+    ("append", errno.EIO, errno.EIO),
+    ("begin_life", errno.EIO, errno.EIO),
+    ("preallocate", errno.ENOSPC, errno.ENOSPC),
+    ("sync", errno.EIO, errno.EIO),
+    ("sync_directory", errno.EIO, errno.EIO),
+]
+
+
+@pytest.mark.parametrize("label, number, wanted", LOG_FAULTS)
+async def test_a_call_of_the_log_fails(tmp_path: Path, label: str, number: int, wanted: int) -> None:
+    """The caller has the errno; what was acknowledged before is there, live and after a reopening."""
+    calls = StoreCalls()
+    store = tmp_path / "store"
+    syncs = label in ("sync", "sync_directory")
+    async with open_filesystem(store, create=True, background=False, calls=calls) as fs:
+        await put(fs, NAMES[0])
+
+        def fail(*_: Any) -> int:
+            raise OSError(number, os.strerror(number))
+
+        kept = getattr(calls.log, label)
+        setattr(calls.log, label, fail)
+        with pytest.raises(OSError) as raised:
+            if syncs:
+                await fs.fsync(root_of(fs))
+            # More than a segment: a new one has to be begun.
+            for number_ in range(40):
+                await fs.write((await fs.lookup(root_of(fs), NAMES[0])).node, 1 << 30, bytes(1 << 20), ME)
+                assert number_ < 39
+        assert raised.value.errno == wanted
+        entry = await fs.lookup(root_of(fs), NAMES[0])
+        assert await fs.read(entry.node, 0, 100_000) == content(NAMES[0])
+        setattr(calls.log, label, kept)
+        if syncs:
+            assert state(fs) == "read-only"
+            with pytest.raises(OSError) as raised:
+                await put(fs, NAMES[1])
+            assert raised.value.errno == errno.EROFS
+        else:
+            assert state(fs) == "ok"
+            await put(fs, NAMES[1])
+            await fs.fsync(root_of(fs))
+    async with open_filesystem(store, background=False) as fs:
+        entry = await fs.lookup(root_of(fs), NAMES[0])
+        assert await fs.read(entry.node, 0, 100_000) == content(NAMES[0])
+        assert len(await fs.readdir(root_of(fs), 0, 10)) == (1 if syncs else 2)
+        await put(fs, NAMES[2])
+
+
+async def test_one_bad_sync_is_nobodys_loss(tmp_path: Path) -> None:
+    calls = StoreCalls()
+    store = tmp_path / "store"
+    async with open_filesystem(store, create=True, background=False, calls=calls) as fs:
+        await put(fs, NAMES[0])
+        bad = {path.stat().st_ino for path in (store / "log").iterdir()}
+
+        def sync(fd: int) -> None:
+            if os.fstat(fd).st_ino in bad:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            os.fdatasync(fd)
+
+        calls.log.sync = sync
+        await fs.fsync(root_of(fs))
+        assert (state(fs), fs.log.moves) == ("ok", 1)
+        await put(fs, NAMES[1])
+        await fs.fsync(root_of(fs))
+        await expect(fs, NAMES[:2])
+    async with open_filesystem(store, background=False) as fs:
+        await expect(fs, NAMES[:2])
