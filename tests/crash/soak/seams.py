@@ -26,7 +26,7 @@ _WRITES = ("append", "begin_life", "cancel")
 _SERVER = {
     "layout.open": "heliosfs.storage.layout:StoreLayout._read_format",
     "layout.lock": "heliosfs.storage.layout:StoreLayout._take_lock",
-    "layout.create": "heliosfs.storage.layout:StoreLayout._write_format",
+    "layout.create": "heliosfs.storage.layout:StoreLayout.write_format",
     "layout.close": "heliosfs.storage.layout:StoreLayout.close",
     "db.open": "heliosfs.storage.layout:open_database",
     "db.write": "cas.database:Database.write",
@@ -96,6 +96,17 @@ def steps() -> list[tuple[str, str]]:
     return [*found, ("call.append", HALF), ("call.begin_life", HALF), ("worker.append", HALF)]
 
 
+def place_of(label: str) -> tuple[Any, str]:
+    """The object and the name of its function that a step is. Raises AttributeError: the table is out of date."""
+    module_name, _, path = (_WORKER.get(label) or _SERVER[label]).partition(":")
+    holder: Any = import_module(module_name)
+    *outer, name = path.split(".")
+    for part in outer:
+        holder = getattr(holder, part)
+    getattr(holder, name)
+    return holder, name
+
+
 def install(plan: Plan, first: Callable[[], bool]) -> OsCalls:
     """Arrange the death in this process, unless `first` says no. The calls are for the log."""
     calls = OsCalls()
@@ -104,13 +115,11 @@ def install(plan: Plan, first: Callable[[], bool]) -> OsCalls:
         name = plan.label.removeprefix("call.")
         setattr(calls, name, fuse.around(getattr(calls, name), _half_write if name in _WRITES else None))
         return calls
-    where = _WORKER.get(plan.label) or _SERVER[plan.label]
-    module_name, _, path = where.partition(":")
-    holder: Any = import_module(module_name)
-    *outer, name = path.split(".")
-    for part in outer:
-        holder = getattr(holder, part)
-    setattr(holder, name, fuse.around(getattr(holder, name), _half_pack if plan.label == "worker.append" else None))
+    holder, name = place_of(plan.label)
+    wrapped: Any = fuse.around(getattr(holder, name), _half_pack if plan.label == "worker.append" else None)
+    if isinstance(inspect.getattr_static(holder, name), staticmethod):
+        wrapped = staticmethod(wrapped)
+    setattr(holder, name, wrapped)
     return calls
 
 
