@@ -134,11 +134,18 @@ def start(store: bytes, mountpoint: bytes, options: MountOptions, *, foreground:
 
 def _in_foreground(store: Path, mountpoint: Path, options: MountOptions) -> None:
     """Be the daemon."""
+    from heliosfs.daemon.errors import DaemonError
     from heliosfs.daemon.mountpoint import prepare
     from heliosfs.daemon.readiness import Announcer
     from heliosfs.daemon.run import run
+    from heliosfs.daemon.supervisor import Supervisor
 
     ready = prepare(mountpoint, nonempty=options.nonempty)
+    if options.outlives_its_process:
+        code = Supervisor(os.fspath(store.resolve()), os.fspath(ready), options.to_json(), foreground=True).run()
+        if code:
+            raise DaemonError(code, "the mount has ended; the reason is above")
+        return
     run(store.resolve(), ready, options, announcer=Announcer(None), foreground=True)
 
 

@@ -84,6 +84,10 @@ def _cache(name: str, value: str) -> str:
     return _word(name, value, ("private", "shared"))
 
 
+def _supervised(name: str, value: str) -> bool:
+    return _word(name, value, ("yes", "no")) == "yes"
+
+
 def _transport(name: str, value: str) -> str:
     return _word(name, value, ("pyfuse3", "kernel"))
 
@@ -132,6 +136,7 @@ _OWN: dict[str, tuple[str, Callable[[str, str], object]]] = {
     "transport": ("transport", _transport),
     "permissions": ("trusted", _permissions),
     "debug": ("debug", _debug),
+    "supervised": ("supervised", _supervised),
 }
 """Option -> field of MountOptions, and what reads its value."""
 

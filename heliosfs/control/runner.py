@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from typing import Final, TypeAlias
 
@@ -106,6 +106,12 @@ class Commands:
     def last(self, view: ViewNo, kind: bytes) -> Reply | None:
         """The branch's last result of this kind since the mount."""
         return self._last.get(view, _NONE).get(kind)
+
+    def results(self) -> Iterator[tuple[ViewNo, bytes, Reply]]:
+        """Every last result: view, kind, reply."""
+        for view, results in self._last.items():
+            for kind, reply in results.items():
+                yield view, kind, reply
 
     def _drop(self, view: ViewNo) -> None:
         """Forget the results of a dead view. O(1)."""

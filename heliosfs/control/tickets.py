@@ -8,8 +8,8 @@ and what a reader has begun to read. Invariant: node ids are never used again. M
 from __future__ import annotations
 
 import errno
-from itertools import count
-from typing import Final
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, TypeAlias
 
 import trio
 
@@ -20,9 +20,12 @@ from heliosfs.core.errors import FsError, StaleHandle
 from heliosfs.core.ids import CONTROL_VIEW, Ino, NodeId, ViewNo, node_id
 from heliosfs.filesystem.types import BranchInfo
 
+Line: TypeAlias = Mapping[str, object]
+
 _FIRST_TICKET = 2
 """Node id 1 is FUSE's root."""
-
+_RESERVE: Final = 1 << 16
+"""Node ids that are set apart at a time: a process that takes over begins behind them."""
 
 TICKETS_MAX: Final = 4096
 """Control files of one branch that processes may hold open at a time."""
@@ -47,9 +50,10 @@ class Ticket(Attributes):
         reply: Of the last command given through it, None before.
         content: What reading gives: pinned, so that what is read in parts is of one piece.
         by_page: Reads come from the page cache; see `page`.
+        node: Its node id, once it is kept.
     """
 
-    __slots__ = ("_behind", "_lock", "_start", "account", "by_page", "content", "file", "reply", "view")
+    __slots__ = ("_behind", "_lock", "_start", "account", "by_page", "content", "file", "node", "reply", "view")
 
     def __init__(self, file: ControlFile, branch: BranchInfo, *, by_page: bool) -> None:
         view = branch.view
@@ -62,6 +66,7 @@ class Ticket(Attributes):
         self.content = b""
         self.by_page = by_page
         self.account: Account | None = None
+        self.node = NodeId(0)
         self._lock: trio.Lock | None = None
         self._behind = 0
         self._start: int | None = 0
@@ -72,6 +77,11 @@ class Ticket(Attributes):
         self._start = None
         if self.by_page:
             self.size = position + len(self.content)
+
+    @property
+    def behind(self) -> int:
+        """Where the last write has left its descriptor."""
+        return self._behind
 
     def page(self, offset: int, size: int) -> bytes:
         """What a read gives where `by_page`, which says nothing of where the reader is: blanks in place of what the
@@ -147,10 +157,15 @@ class LatestLink(Attributes):
 class Tickets:
     """Every ticket and link that the kernel may know."""
 
-    __slots__ = ("_accounts", "_links", "_nodes", "_numbers")
+    __slots__ = ("_accounts", "_links", "_next", "_nodes", "_remember", "_reserved")
 
-    def __init__(self) -> None:
-        self._numbers = count(_FIRST_TICKET)
+    def __init__(self, remember: Callable[[Line], None]) -> None:
+        """
+        Args:
+            remember: Told of every change, in lines that `recall` takes.
+        """
+        self._remember = remember
+        self._next = self._reserved = _FIRST_TICKET
         self._nodes: dict[NodeId, Ticket | LatestLink] = {}
         self._links: dict[ViewNo, LatestLink] = {}
         self._accounts: dict[ViewNo, Account] = {}
@@ -160,17 +175,27 @@ class Tickets:
 
     def fresh(self) -> NodeId:
         """A node id that was never used. Nothing is kept of it: listings hand out thousands."""
-        return node_id(CONTROL_VIEW, Ino(next(self._numbers)))
+        number = self._next
+        if number >= self._reserved:
+            self._reserved = number + _RESERVE
+            self._remember({"reserved": self._reserved})
+        self._next = number + 1
+        return node_id(CONTROL_VIEW, Ino(number))
 
     def add(self, ticket: Ticket) -> NodeId:
         """Keep a ticket until `forget`. Its node id."""
+        node = self.fresh()
+        self._put(ticket, node)
+        self._remember(_ticket_line(ticket))
+        return node
+
+    def _put(self, ticket: Ticket, node: NodeId) -> None:
         account = self._accounts.setdefault(ticket.view, Account())
         account.tickets += 1
         account.content_bytes += len(ticket.content)
         ticket.account = account
-        node = self.fresh()
+        ticket.node = node
         self._nodes[node] = ticket
-        return node
 
     def check_room(self, view: ViewNo) -> None:
         """Whether a branch may have one more ticket, or one more reply. Raises FsError ENFILE."""
@@ -184,15 +209,23 @@ class Tickets:
         """The link to this target: the one before if the target is the same, else a new node."""
         link = self._links.get(branch.view)
         if link is None or link.target != target:
-            link = LatestLink(branch, target, self.fresh())
-            self._links[branch.view] = link
-            self._nodes[link.node] = link
+            link = self._put_link(branch, target, self.fresh())
+            self._remember(_link_line(link))
+        return link
+
+    def _put_link(self, branch: BranchInfo, target: bytes, node: NodeId) -> LatestLink:
+        link = self._links[branch.view] = LatestLink(branch, target, node)
+        self._nodes[node] = link
         return link
 
     def known_link(self, view: ViewNo, target: bytes) -> LatestLink | None:
         """The link to this target if there is one."""
         link = self._links.get(view)
         return link if link is not None and link.target == target else None
+
+    def holds(self, node: NodeId) -> bool:
+        """Whether the node is a ticket."""
+        return isinstance(self._nodes.get(node), Ticket)
 
     def ticket(self, node: NodeId) -> Ticket:
         """The ticket of a node id. Raises StaleHandle."""
@@ -210,6 +243,11 @@ class Tickets:
 
     def forget(self, node: NodeId) -> None:
         """The kernel does not know the node any more. No error for one that was never kept."""
+        if node in self._nodes:
+            self._drop(node)
+            self._remember({"forgotten": node})
+
+    def _drop(self, node: NodeId) -> None:
         found = self._nodes.pop(node, None)
         if isinstance(found, LatestLink) and self._links.get(found.view) is found:
             del self._links[found.view]
@@ -219,3 +257,39 @@ class Tickets:
             account.content_bytes -= len(found.content)
             if not account.tickets:
                 del self._accounts[found.view]
+
+    # --- another process goes on ---------------------------------------------------------------------
+
+    def lines(self) -> Iterator[Line]:
+        """All there is, as `recall` takes it. O(tickets)."""
+        yield {"reserved": self._reserved}
+        for found in self._nodes.values():
+            yield _ticket_line(found) if isinstance(found, Ticket) else _link_line(found)
+
+    def tickets(self) -> Iterator[Ticket]:
+        """Every ticket."""
+        return (found for found in self._nodes.values() if isinstance(found, Ticket))
+
+    def recall(self, line: Mapping[str, Any], branch: BranchInfo | None, make: Callable[[str], Ticket]) -> None:
+        """Take in a line of a former process.
+
+        Args:
+            branch: Whose view the line names; None if it is dead.
+            make: Makes the ticket of the file with this name.
+        """
+        if "reserved" in line:
+            self._next = self._reserved = line["reserved"]
+        elif "forgotten" in line:
+            self._drop(NodeId(line["forgotten"]))
+        elif branch is not None and "ticket" in line:
+            self._put(make(line["file"]), NodeId(line["ticket"]))
+        elif branch is not None and "link" in line:
+            self._put_link(branch, bytes.fromhex(line["target"]), NodeId(line["link"]))
+
+
+def _ticket_line(ticket: Ticket) -> Line:
+    return {"ticket": ticket.node, "view": ticket.view, "file": ticket.file.name.decode()}
+
+
+def _link_line(link: LatestLink) -> Line:
+    return {"link": link.node, "view": link.view, "target": link.target.hex()}

@@ -12,9 +12,11 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, Final
 
+from heliosfs.control.again import reply_again
 from heliosfs.control.commands import Command, check_owner
 from heliosfs.control.directories import (
     Directories,
@@ -36,12 +38,15 @@ from heliosfs.control.nodes import (
     directory_node,
     which_directory,
 )
+from heliosfs.control.remembering import Memory, reply_from_json, reply_to_json
+from heliosfs.control.reply import Reply
 from heliosfs.control.runner import AfterReply, Commands
 from heliosfs.control.table import FileForm
 from heliosfs.control.tickets import LatestLink, Ticket, Tickets
 from heliosfs.control.xattrs import PREFIX, Xattrs
 from heliosfs.core.errors import FsError, StaleHandle
-from heliosfs.core.ids import FIRST_CONTROL_INO, INO_MASK, ROOT_INO, NodeId, view_of
+from heliosfs.core.ids import FIRST_CONTROL_INO, INO_MASK, ROOT_INO, NodeId, ViewNo, view_of
+from heliosfs.core.unanswered import Applied
 from heliosfs.filesystem.types import BranchInfo, Caller, Entry, SetAttr
 
 _NO_REPLACE: Final = 1
@@ -56,6 +61,7 @@ class ControlTree:
         after_reply: Runs a function once the reply to the present request has gone out.
         commands: Shared by all front ends of one filesystem, so that they know of each other's results; its
             own by default.
+        memory: Holds what a process needs that takes over this tree; None: nobody does.
         by_page: What is read of control files goes through the page cache (no direct I/O without OPEN).
 
     Attributes:
@@ -70,6 +76,7 @@ class ControlTree:
         after_reply: AfterReply,
         commands: Commands | None = None,
         by_page: bool = False,
+        memory: Memory | None = None,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
         self.visible = visible
@@ -78,9 +85,69 @@ class ControlTree:
         self._clock = clock
         self._after_reply = after_reply
         self._by_page = by_page
-        self._tickets = Tickets()
+        self._memory = memory
+        self._tickets = Tickets(self._remember)
         self._directories = Directories(fs, self._tickets, self.commands.roots)
         self._xattrs = Xattrs(fs, self.commands, after_reply)
+
+    # --- another process goes on ---------------------------------------------------------------------
+
+    def recall(self) -> None:
+        """Go on where a former process has ended: its tickets are ours. Before the first request."""
+        memory = self._memory
+        assert memory is not None
+        for branch_view, name, entry in self._fs.looked_up_snapshots():
+            self.commands.roots.add(branch_view, name, entry._replace(cacheable=False))
+        for line in memory.lines():
+            view = ViewNo(line.get("view", 0))
+            branch = self._fs.branch(view) if self._fs.is_branch(view) else None
+            if "reply" in line:
+                if branch is not None:
+                    self._recall_reply(line, view)
+            else:
+                self._tickets.recall(line, branch, partial(self._ticket_again, branch))
+        memory.renewed_by(self._lines)
+
+    def recall_reply(self, node: NodeId, applied: Sequence[Applied], behind: int | None) -> None:
+        """A ticket gets the reply to a command that a former process has carried out, but perhaps not answered.
+
+        Args:
+            behind: Where the write of the command has left its descriptor.
+        """
+        ticket = self._tickets.ticket(node)
+        reply = reply_again(applied)
+        form = ticket.file.form
+        if reply is not None and form is not None:
+            if ticket.reply is not None and ticket.reply.time_ns == reply.time_ns:
+                # It was remembered, with all that the record does not say.
+                reply = ticket.reply
+            self._answered(ticket, form, reply, behind)
+
+    def _ticket_again(self, branch: BranchInfo | None, file: str) -> Ticket:
+        assert branch is not None
+        return self._new_ticket(BY_NAME[file.encode()], branch)
+
+    def _recall_reply(self, line: dict[str, Any], view: ViewNo) -> None:
+        reply = reply_from_json(line["reply"])
+        self.commands.record(view, line["kind"].encode(), reply)
+        if self._tickets.holds(NodeId(line["by"])):
+            ticket = self._tickets.ticket(NodeId(line["by"]))
+            ticket.reply = reply
+            ticket.show_reply(reply)
+            ticket.wrote(line["behind"])
+
+    def _remember(self, line: Mapping[str, object]) -> None:
+        if self._memory is not None:
+            self._memory.add(line)
+
+    def _lines(self) -> Iterator[Mapping[str, object]]:
+        """All that a process which takes over needs to know."""
+        yield from self._tickets.lines()
+        for view, kind, reply in self.commands.results():
+            yield _reply_line(NodeId(0), view, kind, reply, 0)
+        for ticket in self._tickets.tickets():
+            if ticket.reply is not None and ticket.file.form is not None:
+                yield _reply_line(ticket.node, ticket.view, ticket.file.form.name, ticket.reply, ticket.behind)
 
     # --- what is ours --------------------------------------------------------------------------------
 
@@ -272,8 +339,7 @@ class ControlTree:
         if form is None:
             raise FsError(errno.EPERM)
         ticket.wrote(offset)
-        await self._give(ticket, form, data, caller)
-        ticket.wrote(offset + len(data))
+        await self._give(ticket, form, data, caller, offset + len(data))
         return len(data)
 
     # --- extended attributes -------------------------------------------------------------------------
@@ -328,6 +394,7 @@ class ControlTree:
         form: FileForm,
         data: bytes | None,
         caller: Caller,
+        behind: int | None = None,
     ) -> None:
         """Run the command that a ticket was given (None: by a touch); its reply stays with the ticket."""
         view, commands = ticket.view, self.commands
@@ -341,12 +408,20 @@ class ControlTree:
                 reply = commands.refusal(form.verb_of(data or b""), error.errno, error.reason)
             else:
                 reply = await commands.run(command, view, caller)
-            ticket.reply = reply
-            ticket.show_reply(reply)
-            commands.record(view, form.name, reply)
+            self._answered(ticket, form, reply, behind if reply.ok else None)
         finally:
             ticket.end()
         reply.raise_refusal()
+
+    def _answered(self, ticket: Ticket, form: FileForm, reply: Reply, behind: int | None) -> None:
+        """A command given through a ticket has its reply; the writer's file position is `behind` it."""
+        ticket.reply = reply
+        ticket.show_reply(reply)
+        if behind is not None:
+            ticket.wrote(behind)
+        self.commands.record(ticket.view, form.name, reply)
+        if self._memory is not None:
+            self._memory.add(_reply_line(ticket.node, ticket.view, form.name, reply, ticket.behind))
 
     async def _change(self, command: Command | None, branch: BranchInfo, caller: Caller) -> None:
         """Run the command of a directory operation; None is EPERM."""
@@ -354,6 +429,11 @@ class ControlTree:
             raise FsError(errno.EPERM)
         reply = await self.commands.run(command, branch.view, caller, later=self._after_reply)
         reply.raise_refusal()
+
+
+def _reply_line(node: NodeId, view: ViewNo, kind: bytes, reply: Reply, behind: int) -> Mapping[str, object]:
+    stored = reply_to_json(reply)
+    return {"reply": stored, "by": node, "view": view, "kind": kind.decode(), "behind": behind}
 
 
 def _touched(form: FileForm) -> Command:

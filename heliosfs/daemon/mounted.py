@@ -19,7 +19,9 @@ from heliosfs.core.errors import FsError
 from heliosfs.daemon.errors import CONFLICT, FAILED, LOCKED, DaemonError, daemon_error
 from heliosfs.daemon.options import MountOptions
 from heliosfs.daemon.rpc import Progress, Request, Verb, failure, success
+from heliosfs.daemon.takeover import Supervised, memory_of
 from heliosfs.filesystem import BranchInfo, Caller, Filesystem
+from heliosfs.transport.keeping import NobodyKeeps
 from heliosfs.transport.options import fuse_options
 from heliosfs.transport.registry import Registry
 from heliosfs.transport.requests import DeferWork
@@ -35,12 +37,20 @@ class MountTable:
         transport: Of every session.
     """
 
-    def __init__(self, fs: Filesystem, store: Path, commands: Commands, transport: str) -> None:
+    def __init__(
+        self,
+        fs: Filesystem,
+        store: Path,
+        commands: Commands,
+        transport: str,
+        keeper: Supervised | NobodyKeeps,
+    ) -> None:
         self.transport = transport
         fs.options["transport"] = transport
         self._fs = fs
         self._store = store
         self._commands = commands
+        self._keeper = keeper
         self._registry = Registry(fs)
         self._make = session_class(transport)
         self._sessions: dict[Path, Session] = {}
@@ -49,13 +59,19 @@ class MountTable:
     async def serve(
         self, mountpoint: Path, options: MountOptions, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Mount the first, say started, and serve until none is left.
+        """Mount the first, or go on with all that a former process has left, and serve until none is left.
+
+        Says started when they are served.
 
         Raises:
             DaemonError, MountRefused: The first one can't be mounted.
         """
         async with trio.open_nursery() as self._nursery:
-            await self.add(mountpoint, options)
+            if self._keeper.again:
+                for kept_at, kept_options in self._keeper.mounts:
+                    await self.add(kept_at, kept_options)
+            else:
+                await self.add(mountpoint, options)
             task_status.started()
 
     async def add(self, mountpoint: Path, options: MountOptions) -> None:
@@ -71,7 +87,8 @@ class MountTable:
             branch = self._fs.find_branch(os.fsencode(options.branch))
         except FsError as error:
             raise DaemonError(FAILED, f"{self._store}: {error}") from None
-        await self._set_retention(branch, options)
+        if not self._keeper.again:
+            await self._set_retention(branch, options)
         privileged = os.geteuid() == 0
         try:
             flags = fuse_options(self._store, options.flags, privileged=privileged, trusted=options.trusted)
@@ -79,13 +96,18 @@ class MountTable:
             raise DaemonError(FAILED, f"mount option {error} is not known") from None
 
         def make_control(after_reply: DeferWork, by_page: bool) -> ControlTree:
-            return ControlTree(
+            memory, again = memory_of(self._keeper, f"control {mountpoint}")
+            control = ControlTree(
                 self._fs,
                 visible=options.control_visible,
                 after_reply=after_reply,
                 commands=self._commands,
                 by_page=by_page,
+                memory=memory,
             )
+            if again:
+                control.recall()
+            return control
 
         session = self._make(
             self._fs,
@@ -96,6 +118,8 @@ class MountTable:
             flags,
             shared=options.cache == "shared",
             debug=options.debug == "requests",
+            keeper=self._keeper,
+            besides={"mountpoint": str(mountpoint), "options": options.to_json()},
         )
         await self._nursery.start(self._serve_one, session)
         _log.info("branch %s is mounted at %s", options.branch, mountpoint)
@@ -115,6 +139,7 @@ class MountTable:
             await session.serve(task_status=task_status)
         finally:
             del self._sessions[session.mountpoint]
+        self._keeper.drop(f"control {session.mountpoint}")
         _log.info("unmounted %s", session.mountpoint)
 
     def __contains__(self, mountpoint: Path) -> bool:
@@ -129,6 +154,11 @@ class MountTable:
     def serving(self) -> bool:
         """Whether anything is mounted and answers requests."""
         return any(session.serving for session in self._sessions.values())
+
+    def hand_over(self) -> None:
+        """End all sessions without unmounting: another process goes on."""
+        for session in self._sessions.values():
+            session.hand_over()
 
     def stop(self, mountpoint: Path | None = None) -> None:
         """End one session, or all, in good order. Idempotent."""

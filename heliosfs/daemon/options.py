@@ -29,6 +29,7 @@ class MountOptions:
         transport: "pyfuse3" or "kernel"; "" for the program's choice.
         trusted: The kernel checks no permissions.
         debug: What to log besides; "requests": every request.
+        supervised: A death of the process that serves is outlived (kernel transport alone).
     """
 
     branch: str = "main"
@@ -44,6 +45,13 @@ class MountOptions:
     transport: str = ""
     trusted: bool = False
     debug: str = ""
+    supervised: bool = True
+
+    @property
+    def outlives_its_process(self) -> bool:
+        """Whether the mount is to have a supervisor."""
+        # With the cache shared a handle is a backing file that its process has opened.
+        return self.supervised and (self.transport or DEFAULT_TRANSPORT) == "kernel" and self.cache == "private"
 
     def to_json(self) -> str:
         """As one word of a command line."""

@@ -27,6 +27,7 @@ from heliosfs.control.reply import encode_line
 from heliosfs.core.errors import FsError
 from heliosfs.daemon.address import SOCKET_NAME, socket_address
 from heliosfs.filesystem.types import Caller
+from heliosfs.transport.keeping import Keeper
 
 _log = logging.getLogger("heliosfs.daemon")
 
@@ -38,6 +39,7 @@ IDLE_S: Final = 30.0
 """A client who neither completes a line nor takes his reply for so long is hung up on."""
 _READ_SIZE: Final = 65536
 _BACKLOG: Final = 64
+_KEPT_NAME: Final = "socket"
 _UCRED: Final = struct.Struct("3i")
 
 Progress: TypeAlias = Callable[[Mapping[str, object]], Awaitable[None]]
@@ -131,16 +133,33 @@ class Server:
 
 
 @asynccontextmanager
-async def listening(store: Path, server: Server) -> AsyncIterator[None]:
+async def listening(store: Path, server: Server, keeper: Keeper) -> AsyncIterator[None]:
     """Serve the store's socket inside the `async with`; its name is gone afterwards.
 
-    The caller holds the store's lock, so a socket that lies there is a dead daemon's and is replaced.
+    The caller holds the store's lock, so a socket that lies there is a dead daemon's and is replaced; unless that
+    has left the socket itself with `keeper`: then clients who have called meanwhile are answered.
 
     Raises:
         OSError: It can't be made.
     """
     name = store / SOCKET_NAME
-    name.unlink(missing_ok=True)
+    kept = keeper.found(_KEPT_NAME)
+    bound = _bound(store) if kept is None else socket.socket(fileno=kept.fd)
+    keeper.keep(_KEPT_NAME, bound.fileno(), {})
+    listener = trio.SocketListener(trio.socket.from_stdlib_socket(bound))
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.serve_listeners, server.serve_connection, [listener])
+            yield
+            nursery.cancel_scope.cancel()
+    finally:
+        if not keeper.handing_over:
+            name.unlink(missing_ok=True)
+
+
+def _bound(store: Path) -> socket.socket:
+    """A new socket under the store's name, listening."""
+    (store / SOCKET_NAME).unlink(missing_ok=True)
     with socket_address(store) as address:
         bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         umask = os.umask(0o177)
@@ -149,14 +168,7 @@ async def listening(store: Path, server: Server) -> AsyncIterator[None]:
         finally:
             os.umask(umask)
     bound.listen(_BACKLOG)
-    listener = trio.SocketListener(trio.socket.from_stdlib_socket(bound))
-    try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(trio.serve_listeners, server.serve_connection, [listener])
-            yield
-            nursery.cancel_scope.cancel()
-    finally:
-        name.unlink(missing_ok=True)
+    return bound
 
 
 def parse_request(line: bytes, caller: Caller) -> Request:

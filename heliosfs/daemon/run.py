@@ -7,11 +7,13 @@ not know: what a request or a verb does.
 
 from __future__ import annotations
 
+import errno
 import gc
 import logging
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -20,6 +22,7 @@ import trio
 
 from heliosfs.control.reply import Reply
 from heliosfs.control.runner import Commands
+from heliosfs.core.errors import FsError
 from heliosfs.daemon import journal
 from heliosfs.daemon.checks import check_verbs
 from heliosfs.daemon.errors import FAILED, DaemonError, daemon_error
@@ -27,24 +30,33 @@ from heliosfs.daemon.mounted import MountTable, mount_verb
 from heliosfs.daemon.options import DEFAULT_TRANSPORT, MountOptions
 from heliosfs.daemon.readiness import Announcer
 from heliosfs.daemon.rpc import Progress, Request, Server, Verb, listening, success
+from heliosfs.daemon.takeover import Supervised
 from heliosfs.daemon.transfers import transfer_verbs
 from heliosfs.daemon.upkeep import keep_up
 from heliosfs.filesystem import Filesystem, StoreOptions, open_filesystem
+from heliosfs.transport.keeping import NobodyKeeps
 
 _log = logging.getLogger("heliosfs.daemon")
 
+_FAILED_STATUS: Final = 70
 _GC_THRESHOLDS: Final = (50_000, 50, 100)
 """The core makes no cycles; a collection of everything stops all requests for 60 ms at 184,000 objects."""
 
 
 def run(
-    store: Path, mountpoint: Path, options: MountOptions, *, announcer: Announcer, foreground: bool = False
+    store: Path,
+    mountpoint: Path,
+    options: MountOptions,
+    *,
+    announcer: Announcer | Supervised,
+    foreground: bool = False,
 ) -> None:
     """Serve a store's branch until it is unmounted, or until SIGTERM or SIGINT.
 
     Args:
         store, mountpoint: Absolute, without symlinks; the mountpoint was checked (`mountpoint.prepare`).
-        announcer: Told when the mount is live, or why it won't be.
+        announcer: Told when the mount is live, or why it won't be; a supervisor also keeps what the next process
+            needs to go on.
         foreground: Log to standard error and end when the terminal goes (SIGHUP), instead of daemon.log.
 
     Raises:
@@ -69,26 +81,59 @@ def run(
 
 
 async def _serve(
-    store: Path, mountpoint: Path, options: MountOptions, announcer: Announcer, foreground: bool
+    store: Path,
+    mountpoint: Path,
+    options: MountOptions,
+    announcer: Announcer | Supervised,
+    foreground: bool,
 ) -> None:
-    async with open_filesystem(store, _store_options(options)) as fs:
+    keeper = announcer if isinstance(announcer, Supervised) else NobodyKeeps()
+    async with open_filesystem(store, _store_options(options), connections=keeper.connections) as fs:
+        fs.restarts = keeper.restarts
+        if keeper.read_only:
+            fs.log.failed = OSError(errno.EROFS, "served read-only: processes that changed it died again and again")
         if not foreground:
             journal.move_to_store(store)
         _log.info("store %s, process %d, branch %s at %s", store, os.getpid(), options.branch, mountpoint)
         commands = Commands(fs)
-        mounted = MountTable(fs, store, commands, options.transport or DEFAULT_TRANSPORT)
+        mounted = MountTable(fs, store, commands, options.transport or DEFAULT_TRANSPORT, keeper)
         server = Server(
-            {**daemon_verbs(fs, mounted), **transfer_verbs(fs), **check_verbs(fs)},
+            {**daemon_verbs(fs, mounted, keeper), **transfer_verbs(fs), **check_verbs(fs)},
             words_verb(fs, commands),
         )
-        async with listening(store, server), trio.open_nursery() as nursery:
+        async with listening(store, server, keeper), _last_words(announcer), trio.open_nursery() as nursery:
             nursery.start_soon(partial(keep_up, fs, commands, collect=options.gc == "auto"))
             nursery.start_soon(_stop_on_signal, mounted, nursery.cancel_scope, foreground)
             await nursery.start(_serve_mounts, mounted, mountpoint, options, nursery.cancel_scope)
-            gc.collect()
+            if isinstance(announcer, Supervised):
+                nursery.start_soon(announcer.beat)
+                nursery.start_soon(_hand_over, announcer, fs, mounted)
+            if not keeper.again:
+                gc.collect()
             gc.freeze()
             gc.set_threshold(*_GC_THRESHOLDS)
             announcer.ready()
+
+
+@asynccontextmanager
+async def _last_words(announcer: Announcer | Supervised) -> AsyncIterator[None]:
+    """What goes wrong while another process could go on ends this one at once: the log has everything, and taking
+    down in order would keep the kernel's callers waiting for a cut."""
+    try:
+        yield
+    except Exception:
+        if isinstance(announcer, Supervised) and announcer.serving:
+            _log.exception("this worker has failed")
+            os._exit(_FAILED_STATUS)
+        raise
+
+
+async def _hand_over(supervised: Supervised, fs: Filesystem, mounted: MountTable) -> None:
+    """Let another process go on when asked to; with a cut while we still serve, so that it has little to replay."""
+    await supervised.wait_hand_over()
+    await fs.wait_persisted()
+    supervised.handing_over = True
+    mounted.hand_over()
 
 
 async def _serve_mounts(
@@ -127,13 +172,13 @@ def words_verb(fs: Filesystem, commands: Commands) -> Verb:
     return answer
 
 
-def daemon_verbs(fs: Filesystem, mounted: MountTable) -> dict[str, Verb]:
-    """The verbs that are the daemon's own: ping, mount, unmount, status."""
+def daemon_verbs(fs: Filesystem, mounted: MountTable, keeper: Supervised | NobodyKeeps) -> dict[str, Verb]:
+    """The verbs that are the daemon's own: ping, mount, unmount, upgrade, status."""
 
     def facts() -> dict[str, object]:
         at = mounted.mountpoints
         return {
-            "pid": os.getpid(),
+            "pid": keeper.pid,
             "mountpoint": at[0] if at else None,
             "mountpoints": at,
             "transport": mounted.transport,
@@ -147,11 +192,20 @@ def daemon_verbs(fs: Filesystem, mounted: MountTable) -> dict[str, Verb]:
         mounted.stop(Path(request.argv[1]) if len(request.argv) > 1 else None)
         return success("unmount", **told)
 
+    async def upgrade(request: Request, progress: Progress) -> Mapping[str, object]:
+        if not isinstance(keeper, Supervised):
+            raise FsError(errno.EOPNOTSUPP, "nobody supervises this mount: unmount it and mount it again")
+        if request.caller.uid not in (0, os.geteuid()):
+            raise FsError(errno.EPERM, "only the daemon's user or root may do this")
+        if not keeper.replace():
+            raise FsError(errno.ESRCH, "the supervisor is gone: unmount and mount again")
+        return success("upgrade", worker_pid=os.getpid(), **facts())
+
     async def status(request: Request, progress: Progress) -> Mapping[str, object]:
         view = fs.find_branch(os.fsencode(request.branch)).view
         return success("status", **fs.status(view), **facts())
 
-    return {"ping": ping, "mount": mount_verb(mounted), "unmount": unmount, "status": status}
+    return {"ping": ping, "mount": mount_verb(mounted), "unmount": unmount, "upgrade": upgrade, "status": status}
 
 
 def _store_options(options: MountOptions) -> StoreOptions:

@@ -64,7 +64,8 @@ def _launch(
     store: Path, mountpoint: Path, options: MountOptions, ready: int, said: IO[bytes]
 ) -> subprocess.Popen[bytes]:
     # -P: the directory that mount was called in may hold a trio.py.
-    command = [sys.executable, "-P", "-m", "heliosfs.daemon", f"--ready-fd={ready}"]
+    program = "heliosfs.daemon.supervisor" if options.outlives_its_process else "heliosfs.daemon"
+    command = [sys.executable, "-P", "-m", program, f"--ready-fd={ready}"]
     command += [f"--options={options.to_json()}", "--", os.fspath(store), os.fspath(mountpoint)]
     return subprocess.Popen(
         command,

@@ -24,7 +24,7 @@ from heliosfs.core.engine import Engine
 from heliosfs.core.errors import NeedPages
 from heliosfs.core.ids import Lsn, PageId
 from heliosfs.core.oplog import Record, Write
-from heliosfs.core.unanswered import Applied
+from heliosfs.core.unanswered import Applied, Unanswered
 from heliosfs.storage.breath import Breath
 from heliosfs.storage.collecting.reads import ReadsUnderWay
 from heliosfs.storage.log import GroupCommit, Log, Place
@@ -84,6 +84,16 @@ class Door:
         self.space = space
         self._granted = 0
         self._loading: dict[PageId, trio.Event] = {}
+
+    @property
+    def asker(self) -> Log:
+        """Where a transport says whose request goes on: the log writes it down."""
+        return self.log
+
+    @property
+    def unanswered(self) -> Unanswered:
+        """See Engine."""
+        return self.engine.unanswered
 
     def now(self) -> int:
         """Nanoseconds since 1970, greater than every time before: two changes never have one ctime."""

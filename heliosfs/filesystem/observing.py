@@ -22,8 +22,13 @@ from heliosfs.storage.workers import WorkerPool
 
 
 class Observing(Accounting):
-    """Figures and history of a store."""
+    """Figures and history of a store.
 
+    Attributes:
+        restarts: Processes that served the same mount before, and died.
+    """
+
+    restarts: int = 0
     db: Database
     index: ChunkIndex
     chunks: ChunkCache
@@ -78,6 +83,7 @@ class Observing(Accounting):
         status: dict[str, object] = {
             "store": os.fsdecode(self.store_path),
             "worker_pid": os.getpid(),
+            "restarts": self.restarts,
             "durable": self.durable(log.end),
             "persisted": not persister.dirty(),
             "state": "read-only" if failed is not None else "degraded" if persister.failed is not None else "ok",

@@ -283,6 +283,16 @@ class VersionOperations(RangeOperations):
             self.carry_out_release(AssignView(view, snapshot.id, self.engine.next_view))
         return await self.planned(self._root_entry, snapshot.view)
 
+    def looked_up_snapshots(self) -> list[tuple[ViewNo, bytes, Entry]]:
+        """(view of the branch, name, root) of every snapshot that has a view number."""
+        found = []
+        with self.cache.blocking():
+            for view, snapshot in self.engine.snapshot_views.items():
+                branch = self.engine.by_id.get(snapshot.branch)
+                if branch is not None:
+                    found.append((branch.view, snapshot.name, self._root_entry(view)))
+        return found
+
     def branch_root(self, view: ViewNo) -> Entry:
         """The root directory of a branch. Raises StaleHandle, NeedPages."""
         with self.cache.blocking():

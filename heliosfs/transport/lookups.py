@@ -102,6 +102,27 @@ class LookupTable:
         return sum(_BLOCK - block.count(0) for blocks in self._views.values() for block in blocks.values())
 
 
+class UncountedLookups(LookupTable):
+    """For a kernel that another process has served before: how often it was handed what, nobody knows any more.
+
+    So it is taken to know every node of a tree for ever. Nodes of view 0 are handed out once each: they can go.
+    """
+
+    __slots__ = ()
+
+    def forget(self, node: NodeId, count: int) -> bool:
+        """Never the last one, but of a ticket."""
+        return super().forget(node, count) and node <= INO_MASK
+
+    def knows(self, node: NodeId) -> bool:
+        """It may."""
+        return True
+
+    def knows_any(self, view: ViewNo) -> bool:
+        """It may."""
+        return True
+
+
 def _present(blocks: dict[int, bytearray]) -> Iterator[Ino]:
     for number, block in blocks.items():
         for low, count in enumerate(block):

@@ -55,6 +55,9 @@ class Registry:
         for node in lookups.drain():
             if not is_control(node):
                 self.forgotten(node)
+        if not self._sessions:
+            # Where lookups were not counted, what is left is known to nobody either.
+            self._fs.forget_all()
 
     def forgotten(self, node: NodeId) -> None:
         """A kernel has dropped a node of a tree; what no other one knows either may be freed."""

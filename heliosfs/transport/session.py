@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
 
 from heliosfs.core.ids import ViewNo
+from heliosfs.transport.keeping import Keeper
 from heliosfs.transport.registry import Registry
 from heliosfs.transport.requests import MakeControl
 
@@ -40,6 +42,9 @@ class Session(Protocol):
     def stop(self) -> None:
         """End the session in good order: requests in progress are answered first. Idempotent."""
 
+    def hand_over(self) -> None:
+        """Answer what was read, and leave the mount to another process."""
+
 
 class MakeSession(Protocol):
     """The constructor of a transport's session."""
@@ -55,6 +60,8 @@ class MakeSession(Protocol):
         *,
         shared: bool = False,
         debug: bool = False,
+        keeper: Keeper,
+        besides: Mapping[str, Any],
     ) -> Session: ...
 
 

@@ -223,7 +223,7 @@ def test_idle_daemon_uses_no_processor(fresh: MountedStore) -> None:
     """Nothing comes in: nothing is done."""
     (fresh.point / "f").write_bytes(b"x")
     fresh.wait_durable()
-    pid = fresh.daemon()
+    pid = fresh.worker()
 
     def ticks() -> int:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

@@ -219,6 +219,9 @@ class MemoryFilesystem:
             below.names[new_name] = above.names.pop(name)
         self._changed(above, below)
 
+    def forget_all(self) -> None:
+        """No kernel knows anything any more."""
+
     def forget(self, node: NodeId) -> None:
         self.forgotten.append(node)
 

@@ -230,15 +230,23 @@ class MountedStore:
         return any(found == os.fsencode(self.point) for found, _ in mountpoints())
 
     def daemon(self) -> int:
-        """Process id of the daemon: the one that holds the store's lock."""
+        """Process id of the daemon: its supervisor, where it has one; leader of the group of all its processes."""
         (pid,) = (pid for pid in guard.servers(os.fspath(self.point)) if _is_daemon(pid))
         return pid
 
+    def status(self) -> dict[str, Any]:
+        """What the mount says of itself, now."""
+        return dict(json.loads((self.point / ".helios/status").read_bytes()))
+
+    def worker(self) -> int:
+        """Process id of the one that serves."""
+        return int(self.status()["worker_pid"])
+
     def kill_daemon(self) -> None:
-        """SIGKILL, no warning; returns when the process is gone. What is left is a dead mount."""
+        """SIGKILL to all of its processes, no warning; returns when they are gone. What is left is a dead mount."""
         pid = self.daemon()
-        os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: not Path(f"/proc/{pid}").exists() or _is_zombie(pid), "the daemon's end")
+        os.killpg(pid, signal.SIGKILL)
+        wait_until(lambda: not _alive_in_group(pid), "the daemon's end")
         self._guard.say(f"drop {self.point}")
 
     def close(self) -> None:
@@ -286,11 +294,17 @@ def _is_daemon(pid: int) -> bool:
         return False
 
 
-def _is_zombie(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] == b"Z"
-    except OSError:
-        return True
+def _alive_in_group(group: int) -> bool:
+    """Whether a process of this group is still more than a zombie."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                state, _, pgrp = (entry / "stat").read_bytes().rpartition(b")")[2].split()[:3]
+            except OSError:
+                continue
+            if int(pgrp) == group and state != b"Z":
+                return True
+    return False
 
 
 class Mounts:

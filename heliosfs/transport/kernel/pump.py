@@ -22,6 +22,7 @@ import trio
 
 from heliosfs.core.errors import Damaged, FsError, NeedPages
 from heliosfs.core.ids import NodeId
+from heliosfs.core.unanswered import Asked, Unanswered
 from heliosfs.filesystem.door import NeedRoom
 from heliosfs.transport.errnos import errno_of
 from heliosfs.transport.kernel.handlers import Answer, Handler, Header
@@ -33,6 +34,7 @@ from heliosfs.transport.kernel.wire import (
     OPCODES,
     OUT_HEADER,
     REQUEST_MAX,
+    RESENT,
     Malformed,
 )
 from heliosfs.transport.polling import TURN_REQUESTS, Poller
@@ -47,6 +49,9 @@ _JOINED: Final = 4096
 """Bodies up to this many bytes are copied behind their header: cheaper than a second buffer."""
 _UNKNOWN: Final = BY_OPCODE[1]._replace(name="unknown")
 
+ONCE: Final = RESENT - 1
+"""What of `unique` names a request, whether it comes for the first time or again."""
+
 RETRIED: Final = (NeedPages, NeedRoom)
 """What a handler raises to be called again; it has changed nothing."""
 
@@ -57,6 +62,13 @@ class Trace(Protocol):
     def read(self, head: Header, view: memoryview, end: int) -> None: ...
     def replied(self, head: Header, answer: Answer) -> None: ...
     def ended(self) -> None: ...
+
+
+class Asker(Protocol):
+    """Where it is said who asks, for the log to write down."""
+
+    connection: int
+    request: int
 
 
 class Settle(Protocol):
@@ -79,10 +91,17 @@ class Pump:
         settle: Settle,
         after_reply: AfterReply,
         asked: Callable[[], None],
+        asker: Asker,
+        connection: int,
+        unanswered: Unanswered,
         trace: Trace | None = None,
+        drained: Callable[[], None] | None = None,
     ) -> None:
         """
         Args:
+            asker: Is told which request of `connection` goes on, before it does.
+            unanswered: Gets an entry for each request that waits for something, until it has been answered.
+            drained: Called whenever nothing waits to be read.
             fd: /dev/fuse, non-blocking, INIT answered.
             handlers: By opcode, OPCODES of them; None: ENOSYS.
             asked: Called before each handler: this session's request is being answered now.
@@ -94,6 +113,10 @@ class Pump:
         self._after_reply = after_reply
         self._asked = asked
         self._trace = trace
+        self._asker = asker
+        self._connection = connection
+        self._unanswered = unanswered
+        self._drained = drained
         self._poller = Poller(fd)
         self._leader: trio.lowlevel.Task | None = None
         self._followers: list[trio.lowlevel.Task] = []
@@ -158,6 +181,7 @@ class Pump:
     async def _lead(self, me: trio.lowlevel.Task) -> None:
         """Read and answer until a request has suspended, or nothing more comes."""
         fd, handlers, trace, asked = self._fd, self._handlers, self._trace, self._asked
+        asker, connection, unanswered = self._asker, self._connection, self._unanswered
         buffer = self._buffers.pop() if self._buffers else bytearray(REQUEST_MAX)
         buffers = [buffer]
         view = memoryview(buffer)
@@ -181,6 +205,8 @@ class Pump:
                     continue
                 self.requests += 1
                 head = unpack(buffer)
+                asker.connection = connection
+                asker.request = head[2] & ONCE
                 if trace is not None:
                     trace.read(head, view, end)
                 answer: Any
@@ -195,7 +221,9 @@ class Pump:
                         asked()
                         answer = handler(head, view, end)
                         if answer.__class__ is coroutine:
-                            answer = await _driven(answer, self._hand_over)
+                            who = (connection, head[2] & ONCE)
+                            unanswered.setdefault(who, [])
+                            answer = await _driven(answer, self._hand_over, asker, who)
                 except RETRIED:
                     assert handler is not None
                     answer = await self._again(handler, head, view[:end].tobytes())
@@ -215,6 +243,8 @@ class Pump:
                         write(fd, pack(16, answer, head[2]))
                     except OSError as error:
                         self._reply_failed(error, head)
+                if unanswered:
+                    unanswered.pop((connection, head[2] & ONCE), None)
                 if trace is not None:
                     trace.replied(head, answer)
                 if after:
@@ -232,8 +262,11 @@ class Pump:
 
     async def _again(self, handler: Handler, head: Header, request: bytes) -> Answer:
         """Provide what a handler has asked for, and call it again with a copy of its request."""
+        who = (self._connection, head[2] & ONCE)
+        self._unanswered.setdefault(who, [])
         try:
-            return await _driven(self._settled(handler, head, memoryview(request)), self._hand_over)
+            work = self._settled(handler, head, memoryview(request))
+            return await _driven(work, self._hand_over, self._asker, who)
         except Exception as error:
             return -refusal_of(error, head)
 
@@ -248,6 +281,8 @@ class Pump:
     # --- the descriptor ------------------------------------------------------------------------------
 
     async def _wait(self) -> None:
+        if self._drained is not None:
+            self._drained()
         try:
             await self._poller.wait()
         except trio.ClosedResourceError:
@@ -292,8 +327,13 @@ def _name(head: Header) -> str:
 
 
 @types.coroutine
-def _driven(work: Coroutine[Any, Any, Answer], suspended: Callable[[], None]) -> Generator[Any, Any, Answer]:
-    """Await `work`; call `suspended` right before it first gives way. For work that does not, 0.4 us."""
+def _driven(
+    work: Coroutine[Any, Any, Answer], suspended: Callable[[], None], asker: Asker, asked: Asked
+) -> Generator[Any, Any, Answer]:
+    """Await `work`; call `suspended` right before it first gives way. For work that does not, 0.4 us.
+
+    Each time it goes on, `asker` is told whom it serves.
+    """
     try:
         trap = work.send(None)
     except StopIteration as done:
@@ -301,17 +341,20 @@ def _driven(work: Coroutine[Any, Any, Answer], suspended: Callable[[], None]) ->
         return answer
     suspended()
     while True:
+        asker.request = 0
         try:
             sent = yield trap
         except GeneratorExit:
             work.close()
             raise
         except BaseException as error:
+            asker.connection, asker.request = asked
             try:
                 trap = work.throw(error)
             except StopIteration as done:
                 return done.value  # type: ignore[no-any-return]
         else:
+            asker.connection, asker.request = asked
             try:
                 trap = work.send(sent)
             except StopIteration as done:

@@ -11,10 +11,10 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
@@ -22,6 +22,7 @@ from heliosfs.core.ids import ROOT_INO, ViewNo, node_id
 from heliosfs.transport import mounts
 from heliosfs.transport.errors import MountRefused
 from heliosfs.transport.invalidate import CacheInvalidator
+from heliosfs.transport.keeping import Found, Keeper, NobodyKeeps, kept_name
 from heliosfs.transport.kernel import mount as mounting
 from heliosfs.transport.kernel import wire
 from heliosfs.transport.kernel.handlers import Handler
@@ -29,9 +30,10 @@ from heliosfs.transport.kernel.negotiation import Connection, TooOld, negotiate
 from heliosfs.transport.kernel.notify import KernelNotifier
 from heliosfs.transport.kernel.operations import HeliosHandlers
 from heliosfs.transport.kernel.pump import Pump
+from heliosfs.transport.kernel.resent import Resent
 from heliosfs.transport.kernel.sharing import SharedOpens
 from heliosfs.transport.kernel.tracing import RequestLog
-from heliosfs.transport.lookups import LookupTable
+from heliosfs.transport.lookups import LookupTable, UncountedLookups
 from heliosfs.transport.registry import Registry
 from heliosfs.transport.requests import AfterReply, MakeControl
 
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("heliosfs.transport")
 
+_NOBODY: Final = NobodyKeeps()
+_NOTHING: Final[Mapping[str, Any]] = {}
 _GRACE_S: Final = 10.0
 """How long an unmount waits for requests in progress, and then for a notification thread."""
 
@@ -60,6 +64,8 @@ class KernelSession:
         *,
         shared: bool = False,
         debug: bool = False,
+        keeper: Keeper = _NOBODY,
+        besides: Mapping[str, Any] = _NOTHING,
     ) -> None:
         """
         Args:
@@ -70,6 +76,8 @@ class KernelSession:
             options: From transport.options.fuse_options.
             shared: Pass reads of stored files through to backing files (`-o cache=shared`).
             debug: Log every request.
+            keeper: Holds the descriptor for the process that goes on when this one has died.
+            besides: What else that process has to know.
         """
         self._fs = fs
         self._registry = registry
@@ -78,6 +86,10 @@ class KernelSession:
         self._options = options
         self._shared = shared
         self._trace = RequestLog() if debug else None
+        self._besides = besides
+        self._keeper = keeper
+        self._name = kept_name(mountpoint)
+        self._kept = False
         self._pump: Pump | None = None
         self._number: int | None = None
         self._stopping = False
@@ -90,7 +102,12 @@ class KernelSession:
         Raises:
             MountRefused: No /dev/fuse, no fusermount3, no permission, ...; nothing is mounted then.
         """
+        kept = self._keeper.found(self._name)
+        if kept is not None:
+            await self._serve_kept(kept, task_status)
+            return
         fd = await trio.to_thread.run_sync(mounting.mount, self.mountpoint, self._options)
+        in_order = True
         try:
             mount = mounts.mount_at(self.mountpoint)
             self._number = mount.connection if mount is not None else None
@@ -98,25 +115,71 @@ class KernelSession:
             if mount is not None:
                 for refused in mounts.tune(mount):
                     _log.info("not tuned: %s", refused)
-            await self.serve_agreed(fd, connection, task_status)
+            number = int.from_bytes(os.urandom(4), "little") | 1
+            if connection.has(wire.Flag.HAS_RESEND):
+                more = {
+                    "agreed": connection.to_json(),
+                    "number": self._number,
+                    "connection": number,
+                    **self._besides,
+                }
+                self._kept = self._keeper.keep(self._name, fd, more)
+            await self.serve_agreed(fd, connection, number, task_status)
+        except Exception:
+            in_order = False
+            raise
         finally:
-            with trio.CancelScope(shield=True):
-                os.close(fd)
-                await self._leave_nothing()
+            await self._let_go(fd, in_order)
+
+    async def _serve_kept(self, kept: Found, task_status: trio.TaskStatus[None]) -> None:
+        """Go on with the mount of a former process."""
+        self._kept = True
+        self._number = kept.more["number"]
+        connection = Connection.from_json(kept.more["agreed"])
+        in_order = True
+        try:
+            await self.serve_agreed(kept.fd, connection, kept.more["connection"], task_status, again=True)
+        except Exception:
+            in_order = False
+            raise
+        finally:
+            await self._let_go(kept.fd, in_order)
+
+    async def _let_go(self, fd: int, in_order: bool) -> None:
+        """Close the descriptor, and unmount, unless another process is to go on.
+
+        Args:
+            in_order: It was unmounted or stopped; not what an error does.
+        """
+        with trio.CancelScope(shield=True):
+            os.close(fd)
+            if self._kept and (self._keeper.handing_over or not in_order):
+                return
+            await self._leave_nothing()
+            if self._kept:
+                self._keeper.drop(self._name)
 
     async def serve_agreed(
         self,
         fd: int,
         connection: Connection,
+        number: int = 0,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+        *,
+        again: bool = False,
     ) -> None:
         """Serve a descriptor on which INIT has been answered; does not close it.
+
+        Args:
+            number: Of the connection, in the log's records; 0: it ends with this process.
+            again: A former process has served it.
 
         Returns when the connection has ended, or after `stop` when what was read has been answered.
         """
         root = node_id(self._view, ROOT_INO)
-        lookups = LookupTable()
-        invalidator = CacheInvalidator(lookups, KernelNotifier(fd), root, self._abort)
+        lookups = UncountedLookups() if again else LookupTable()
+        notifier = KernelNotifier(fd)
+        invalidator = CacheInvalidator(lookups, notifier, root, self._abort)
         after_reply = AfterReply()
         control = self._make_control(after_reply.add, True)
         registry = self._registry
@@ -134,18 +197,38 @@ class KernelSession:
                 registry.forgotten,
                 sharing,
             )
+            table = handler_table(handlers)
+            resent: Resent | None = None
+            if again:
+                resent = Resent(
+                    handlers,
+                    table,
+                    number,
+                    self._fs.unanswered,
+                    refuse=self._keeper.refuse_resent,
+                    caught_up=self._keeper.caught_up,
+                )
             self._pump = Pump(
                 fd,
-                handler_table(handlers),
+                table,
                 self._fs.settled,
                 after_reply,
                 partial(setattr, registry, "asking", lookups),
+                self._fs.asker,
+                number,
+                self._fs.unanswered,
                 self._trace,
+                None if resent is None else resent.close,
             )
             registry.add(self._view, lookups, invalidator)
             try:
                 nursery.start_soon(self._stop_when_asked)
                 nursery.start_soon(invalidator.run_posted)
+                if resent is not None:
+                    notifier.resend()
+                    nursery.start_soon(self._tell_again, resent, invalidator, notifier)
+                else:
+                    self._keeper.caught_up()
                 task_status.started()
                 await self._pump.run()
             finally:
@@ -159,6 +242,21 @@ class KernelSession:
                 if self._trace is not None:
                     self._trace.ended()
                 nursery.cancel_scope.cancel()
+
+    async def _tell_again(self, resent: Resent, invalidator: CacheInvalidator, notifier: KernelNotifier) -> None:
+        """Have the kernel drop what the former process may not have told it to; callers of commands wait for it."""
+        changes = self._fs.continuation.changes
+        if any(not change.ino for change in changes):
+            # Which nodes of a dead view it knows is not known; every path to them is asked for again.
+            notifier.new_epoch()
+        if changes:
+            await invalidator.invalidate(changes)
+        resent.told.set()
+
+    def hand_over(self) -> None:
+        """Read nothing more, and leave the mount as it is: another process goes on. `serve` returns."""
+        if self._pump is not None:
+            self._pump.stop()
 
     @property
     def serving(self) -> bool:
@@ -237,7 +335,7 @@ class KernelSession:
             threading.Thread(target=force, daemon=True).start()
 
 
-def handler_table(handlers: HeliosHandlers) -> Sequence[Handler | None]:
+def handler_table(handlers: HeliosHandlers) -> list[Handler | None]:
     """The handlers by opcode, as the pump wants them; an operation without one is ENOSYS."""
     table: list[Handler | None] = [None] * wire.OPCODES
     for operation in wire.OPERATIONS:

@@ -11,11 +11,11 @@ import logging
 import math
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pyfuse3
 import trio
@@ -24,6 +24,7 @@ from heliosfs.core.ids import ROOT_INO, ViewNo, node_id
 from heliosfs.transport import mounts
 from heliosfs.transport.errors import MountRefused
 from heliosfs.transport.invalidate import CacheInvalidator
+from heliosfs.transport.keeping import Keeper
 from heliosfs.transport.lookups import LookupTable
 from heliosfs.transport.pyfuse3 import pumping
 from heliosfs.transport.pyfuse3.operations import HeliosOperations
@@ -58,6 +59,8 @@ class Pyfuse3Session:
         *,
         shared: bool = False,
         debug: bool = False,
+        keeper: Keeper | None = None,
+        besides: Mapping[str, Any] | None = None,
     ) -> None:
         """
         Args:
@@ -68,6 +71,7 @@ class Pyfuse3Session:
             options: From transport.options.fuse_options.
             shared: Refused: libfuse 3.14 cannot pass reads through.
             debug: Have libfuse print every request to standard error.
+            keeper, besides: Not used: libfuse's session can't be taken over.
         """
         if shared:
             raise MountRefused(mountpoint, "cache=shared needs transport=kernel")
@@ -121,6 +125,10 @@ class Pyfuse3Session:
         if self._serving is not None and self._serving.deadline == math.inf:
             self._serving.deadline = trio.current_time() + _GRACE_S
             pyfuse3.terminate()
+
+    def hand_over(self) -> None:
+        """Not on this transport: nobody could go on."""
+        raise AssertionError("a pyfuse3 session ends with its process")
 
     def _mount(self, operations: HeliosOperations) -> None:
         pumping.install()

@@ -19,6 +19,7 @@ from heliosfs.daemon import rpc
 from heliosfs.daemon.address import socket_address
 from heliosfs.daemon.rpc import LINE_MAX, Progress, Request, Server, failure, listening, parse_request, success
 from heliosfs.filesystem.types import Caller
+from heliosfs.transport.keeping import NobodyKeeps
 
 CALLER = Caller(1, 2, 3)
 
@@ -68,7 +69,7 @@ def line(*argv: str, **more: object) -> bytes:
 
 
 async def test_a_line_is_answered_with_a_line(tmp_path: Path, server: Server) -> None:
-    async with listening(tmp_path, server):
+    async with listening(tmp_path, server, NobodyKeeps()):
         (reply,) = await ask(tmp_path, line("checkpoint", "v 1", branch="main/exp", cwd_path=None))
     assert reply["ok"] is True
     assert reply["words"] == ["checkpoint", "v 1"]
@@ -78,14 +79,14 @@ async def test_a_line_is_answered_with_a_line(tmp_path: Path, server: Server) ->
 
 
 async def test_many_lines_in_one_connection(tmp_path: Path, server: Server) -> None:
-    async with listening(tmp_path, server):
+    async with listening(tmp_path, server, NobodyKeeps()):
         replies = await ask(tmp_path, line("a"), b"\n", line("b"), line("c")[:-1] + b"\n")
     assert [reply["verb"] for reply in replies] == ["a", "b", "c"]
 
 
 async def test_the_socket_is_private_and_goes_away(tmp_path: Path, server: Server) -> None:
     (tmp_path / "socket").write_text("left by a dead daemon")
-    async with listening(tmp_path, server):
+    async with listening(tmp_path, server, NobodyKeeps()):
         status = (tmp_path / "socket").stat()
         assert stat.S_ISSOCK(status.st_mode)
         assert stat.S_IMODE(status.st_mode) == 0o600
@@ -95,7 +96,7 @@ async def test_the_socket_is_private_and_goes_away(tmp_path: Path, server: Serve
 async def test_a_store_with_a_long_path_has_a_socket(tmp_path: Path, server: Server) -> None:
     store = tmp_path / ("x" * 120)
     store.mkdir()
-    async with listening(store, server):
+    async with listening(store, server, NobodyKeeps()):
         (reply,) = await ask(store, line("a"))
     assert reply["ok"] is True
 
@@ -115,14 +116,14 @@ async def test_a_store_with_a_long_path_has_a_socket(tmp_path: Path, server: Ser
     ],
 )
 async def test_a_bad_line_is_answered_and_the_next_one_too(tmp_path: Path, server: Server, bad: bytes) -> None:
-    async with listening(tmp_path, server):
+    async with listening(tmp_path, server, NobodyKeeps()):
         first, second = await ask(tmp_path, bad, line("a"))
     assert (first["ok"], first["errno"]) == (False, "EINVAL")
     assert second["ok"] is True
 
 
 async def test_a_line_too_long_is_refused(tmp_path: Path, server: Server) -> None:
-    async with listening(tmp_path, server):
+    async with listening(tmp_path, server, NobodyKeeps()):
         with socket_address(tmp_path) as address:
             stream = await trio.open_unix_socket(address)
         with trio.fail_after(20):
@@ -138,7 +139,7 @@ async def test_a_line_too_long_is_refused(tmp_path: Path, server: Server) -> Non
 
 
 async def test_progress_comes_before_the_reply(tmp_path: Path, server: Server) -> None:
-    async with listening(tmp_path, server):
+    async with listening(tmp_path, server, NobodyKeeps()):
         replies = await ask(tmp_path, line("count"))
     assert [reply.get("progress") for reply in replies] == [{"files": 0}, {"files": 1}, {"files": 2}, None]
 
@@ -147,7 +148,7 @@ async def test_progress_comes_before_the_reply(tmp_path: Path, server: Server) -
 async def test_what_a_verb_raises_becomes_a_reply(
     tmp_path: Path, server: Server, verb: str, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with listening(tmp_path, server):
+    async with listening(tmp_path, server, NobodyKeeps()):
         first, second = await ask(tmp_path, line(verb), line("a"))
     assert (first["ok"], first["verb"], first["errno"]) == (False, verb, name)
     assert second["ok"] is True
@@ -155,7 +156,7 @@ async def test_what_a_verb_raises_becomes_a_reply(
 
 
 async def test_a_client_that_hangs_up_harms_nobody(tmp_path: Path, server: Server) -> None:
-    async with listening(tmp_path, server):
+    async with listening(tmp_path, server, NobodyKeeps()):
         for _ in range(3):
             with socket_address(tmp_path) as address:
                 stream = await trio.open_unix_socket(address)
@@ -167,7 +168,7 @@ async def test_a_client_that_hangs_up_harms_nobody(tmp_path: Path, server: Serve
 
 async def test_verbs_can_be_added(tmp_path: Path, server: Server) -> None:
     server.register("export", refuse)
-    async with listening(tmp_path, server):
+    async with listening(tmp_path, server, NobodyKeeps()):
         (reply,) = await ask(tmp_path, line("export"))
     assert reply["error"] == "it has children"
 
@@ -184,7 +185,7 @@ def test_replies_have_all_keys() -> None:
 async def test_others_than_the_operators_are_told_no(tmp_path: Path) -> None:
     """Whatever the socket's mode has become."""
     server = Server({}, echo, operators=[os.geteuid() + 1])
-    async with listening(tmp_path, server):
+    async with listening(tmp_path, server, NobodyKeeps()):
         (reply,) = await ask(tmp_path)
     assert (reply["ok"], reply["errno"]) == (False, "EACCES")
 
@@ -192,7 +193,7 @@ async def test_others_than_the_operators_are_told_no(tmp_path: Path) -> None:
 async def test_clients_are_counted(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half-open connections take no more than their number; who leaves makes room."""
     monkeypatch.setattr(rpc, "CONNECTIONS_MAX", 2)
-    async with listening(tmp_path, server):
+    async with listening(tmp_path, server, NobodyKeeps()):
         with socket_address(tmp_path) as address, trio.fail_after(20):
             first = await trio.open_unix_socket(address)
             await first.send_all(line("a"))
@@ -214,7 +215,7 @@ async def test_a_silent_client_is_hung_up_on(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rpc, "IDLE_S", 0.01)
-    async with listening(tmp_path, server):
+    async with listening(tmp_path, server, NobodyKeeps()):
         with socket_address(tmp_path) as address, trio.fail_after(20):
             stream = await trio.open_unix_socket(address)
             await stream.send_all(b'{"argv": ["a"]')
@@ -228,7 +229,7 @@ async def test_a_client_who_takes_no_reply_is_hung_up_on(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(rpc, "IDLE_S", 0.05)
     server = Server({}, large)
-    async with listening(tmp_path, server):
+    async with listening(tmp_path, server, NobodyKeeps()):
         with socket_address(tmp_path) as address, trio.fail_after(20):
             stream = await trio.open_unix_socket(address)
             await stream.send_all(line("a"))

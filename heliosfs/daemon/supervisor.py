@@ -1,0 +1,481 @@
+"""The process that does not die: it holds what a mount cannot lose, while workers come and go.
+
+`python -m heliosfs.daemon.supervisor STORE MOUNTPOINT`, started by `spawn` or by the command line with -f. It has
+descriptors (of /dev/fuse, of the socket) and parameters that a worker gives it. When the worker dies, or no longer
+says that it is alive, all goes to the next one, which a process with all imports done (standby.py) has forked.
+docs/takeover.md is the design.
+
+Invariants: never are two workers told to serve of which the first may still run (its end is waited for by pidfd);
+what is kept is given up only when a worker has ended in good order; a kernel that waits always gets an answer in
+the end, if only EIO. Imports the standard library alone, and must not know what a filesystem is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from heliosfs.daemon import words
+from heliosfs.daemon.refusing import refuse_all
+from heliosfs.daemon.sdnotify import ServiceManager
+
+PATIENCE_S: Final = 30.0
+"""A worker that serves says every second that it is alive; a big restore may hold its loop for some of them."""
+OPENING_S: Final = 900.0
+"""Opening a store replays its log."""
+END_S: Final = 5.0
+"""After SIGKILL."""
+STABLE_S: Final = 30.0
+SUSPICIOUS: Final = 3
+"""Deaths in a row after which requests that were in flight are no longer tried again."""
+READ_ONLY: Final = 6
+HOPELESS: Final = 9
+_DELAYS_S: Final = (0.0, 0.0, 0.0, 0.1, 0.5, 2.0, 5.0)
+_STANDBY: Final = (sys.executable, "-P", "-m", "heliosfs.daemon.standby")
+_STANDBY_TRIES: Final = 5
+_PR_SET_CHILD_SUBREAPER: Final = 36
+
+
+@dataclass(slots=True)
+class Kept:
+    """A descriptor that outlives its worker, and what goes with it."""
+
+    fd: int
+    more: dict[str, Any]
+
+
+@dataclass(slots=True, eq=False)
+class Standby:
+    """A process that has everything imported and forks workers.
+
+    Attributes:
+        ready: It has said so.
+    """
+
+    process: subprocess.Popen[bytes]
+    line: socket.socket
+    ready: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Worker:
+    """A process that serves.
+
+    Attributes:
+        pidfd: Readable when it is gone, all of its threads and descriptors included; -1 before it is born.
+        serving: It has come to serve; since `began`.
+        heard: When it last said something, by the monotonic clock.
+        caught_up: It has answered everything that was asked of its predecessor.
+        ended: It said that it ends in good order: "ended" (unmounted) or "handed_over".
+    """
+
+    line: socket.socket
+    heard: float
+    pid: int = 0
+    pidfd: int = -1
+    serving: bool = False
+    began: float = 0.0
+    caught_up: bool = False
+    ended: str = ""
+
+
+@dataclass(slots=True)
+class Supervisor:
+    """One store's.
+
+    Attributes:
+        kept: By name.
+        restarts: Workers that died.
+        failures: Of these, in a row, without having served well in between.
+    """
+
+    store: str
+    mountpoint: str
+    options: str
+    ready_fd: int | None = None
+    foreground: bool = False
+    patience_s: float = PATIENCE_S
+    command: Sequence[str] = _STANDBY
+    delays_s: Sequence[float] = _DELAYS_S
+    manager: ServiceManager = field(default_factory=ServiceManager.from_environment)
+    kept: dict[str, Kept] = field(default_factory=dict)
+    restarts: int = 0
+    failures: int = 0
+    worker: Worker | None = None
+    standby: Standby | None = None
+    successor: Standby | None = None
+    exit_code: int | None = None
+    _due: float | None = 0.0
+    _standby_deaths: int = 0
+    _signals: list[int] = field(default_factory=list)
+    _mounted: bool = False
+    _refused: int = 1
+    _poll: select.poll = field(default_factory=select.poll)
+
+    # --- the loop ------------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Serve until the mount has ended. The exit code."""
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        wake, pipe = self._watch_signals()
+        self._poll.register(wake, select.POLLIN)
+        try:
+            while self.exit_code is None:
+                self._tend()
+                ready = {fd for fd, _ in self._poll.poll(self._patience_ms())}
+                if wake in ready:
+                    os.read(wake, 4096)
+                self._forward_signals()
+                for standby in (self.standby, self.successor):
+                    if standby is not None and standby.line.fileno() in ready:
+                        self._listen_standby(standby)
+                worker = self.worker
+                if worker is not None and worker.line.fileno() in ready:
+                    self._listen(worker)
+                if self.worker is worker and worker is not None and (worker.pidfd in ready or _unborn(worker)):
+                    self._gone(worker)
+        finally:
+            self._end_all()
+            os.close(wake)
+            os.close(pipe)
+        return self.exit_code
+
+    def _watch_signals(self) -> tuple[int, int]:
+        wake, pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(pipe, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if self.foreground else [])):
+            signal.signal(number, lambda caught, _frame: self._signals.append(caught))
+        if not self.foreground:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        return wake, pipe
+
+    def _patience_ms(self) -> float:
+        return 1000 * (0.05 if self.worker is None else min(1.0, self.patience_s / 4))
+
+    def _forward_signals(self) -> None:
+        """The worker ends the mount; a second one makes it hurry."""
+        while self._signals:
+            number = self._signals.pop(0)
+            if self.worker is None or self.worker.pidfd < 0:
+                self.exit_code = 1
+            else:
+                _send(self.worker.pidfd, number)
+
+    def _tend(self) -> None:
+        """What is due by the clock."""
+        now = time.monotonic()
+        if self.standby is None and self.exit_code is None:
+            self.standby = self._start()
+        worker = self.worker
+        if worker is None:
+            if self._due is not None and now >= self._due and self.standby is not None and self.standby.ready:
+                self._promote(self.standby)
+        elif worker.serving:
+            if now - worker.heard > self.patience_s:
+                self._say(f"worker {worker.pid} has not been heard of for {self.patience_s:.0f} s: killed")
+                self._kill(worker)
+            elif worker.caught_up and now - worker.began > STABLE_S:
+                self.failures = 0
+            self.manager.alive(now)
+        elif now - worker.heard > OPENING_S:
+            self._say(f"worker {worker.pid} does not come to serving: killed")
+            self._kill(worker)
+
+    # --- processes that fork workers -----------------------------------------------------------------
+
+    def _start(self) -> Standby:
+        ours, theirs = words.pair()
+        with theirs:
+            process = subprocess.Popen(
+                [*self.command, f"--line={theirs.fileno()}"],
+                stdin=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+            )
+        ours.setblocking(False)
+        self._poll.register(ours, select.POLLIN)
+        return Standby(process, ours)
+
+    def _listen_standby(self, standby: Standby) -> None:
+        try:
+            heard = words.hear(standby.line)
+        except BlockingIOError:
+            return
+        if heard is not None and heard[0]["say"] == "standing_by":
+            standby.ready = True
+            self._standby_deaths = 0
+            if standby is self.successor and self.worker is not None:
+                words.say(self.worker.line, {"do": "hand_over"})
+            return
+        if heard is not None and heard[0]["say"] == "failed" and not self._mounted:
+            self._refuse(heard[0])
+        self._standby_gone(standby)
+
+    def _standby_gone(self, standby: Standby) -> None:
+        self._dismiss(standby)
+        if standby is self.successor:
+            self._say("the new program did not come up: the worker that serves goes on")
+            self.successor = None
+            return
+        self.standby = None
+        self._standby_deaths += 1
+        if not self._mounted or (self.worker is None and self._standby_deaths >= _STANDBY_TRIES):
+            self._announce_death(standby.process.returncode)
+            if self._mounted:
+                self._give_up()
+            self.exit_code = self._refused
+
+    def _dismiss(self, standby: Standby) -> None:
+        self._poll.unregister(standby.line)
+        standby.line.close()
+        standby.process.kill()
+        standby.process.wait()
+
+    # --- workers -------------------------------------------------------------------------------------
+
+    def _promote(self, standby: Standby) -> None:
+        """Have a new worker serve."""
+        self._due = None
+        ours, theirs = words.pair()
+        ours.setblocking(False)
+        order = {
+            "do": "serve",
+            "store": self.store,
+            "mountpoint": self.mountpoint,
+            "options": self.options,
+            "foreground": self.foreground,
+            "kept": [[name, kept.more] for name, kept in self.kept.items()],
+            "again": self._mounted,
+            "restarts": self.restarts,
+            "refuse_resent": self.failures >= SUSPICIOUS,
+            "read_only": self.failures >= READ_ONLY,
+        }
+        with theirs:
+            words.say(ours, order, [kept.fd for kept in self.kept.values()])
+            words.say(standby.line, {"do": "fork"}, [theirs.fileno()])
+        self._poll.register(ours, select.POLLIN)
+        self.worker = Worker(ours, time.monotonic())
+
+    def _listen(self, worker: Worker) -> None:
+        while True:
+            try:
+                heard = words.hear(worker.line)
+            except BlockingIOError:
+                return
+            if heard is None:
+                # Its pidfd tells when it is gone.
+                self._poll.unregister(worker.line)
+                worker.line.close()
+                return
+            worker.heard = time.monotonic()
+            self._heard(worker, *heard)
+
+    def _heard(self, worker: Worker, message: dict[str, Any], fds: list[int]) -> None:
+        said = message["say"]
+        if said == "born":
+            worker.pid, worker.pidfd = message["pid"], fds.pop()
+            self._poll.register(worker.pidfd, select.POLLIN)
+        elif said == "keep":
+            self._drop(message["name"])
+            self.kept[message["name"]] = Kept(fds.pop(), message["more"])
+        elif said == "drop":
+            self._drop(message["name"])
+        elif said == "serving":
+            worker.serving = True
+            worker.began = time.monotonic()
+            self._ready(worker)
+        elif said == "caught_up":
+            worker.caught_up = True
+        elif said == "failed" and not self._mounted:
+            self._refuse(message)
+        elif said == "replace" and self.successor is None:
+            self.successor = self._start()
+        elif said in ("ended", "handed_over"):
+            worker.ended = said
+        for fd in fds:
+            os.close(fd)
+
+    def _gone(self, worker: Worker) -> None:
+        """A worker has ended; nothing of it runs any more."""
+        if worker.line.fileno() >= 0:
+            self._listen(worker)
+        status = self._forget(worker)
+        self.worker = None
+        if not self._mounted:
+            self._announce_death(status)
+            self.exit_code = self._refused
+        elif worker.ended == "ended":
+            self.exit_code = 0
+        elif worker.ended == "handed_over":
+            self._say(f"worker {worker.pid} has handed over")
+            self._due = 0.0
+            if self.successor is not None:
+                if self.standby is not None:
+                    self._dismiss(self.standby)
+                self.standby, self.successor = self.successor, None
+        else:
+            self._died(worker, status)
+
+    def _died(self, worker: Worker, status: int | None) -> None:
+        self.restarts += 1
+        if not (worker.caught_up and status == -signal.SIGKILL):
+            self.failures += 1
+        self._say(f"worker {worker.pid} died (status {status}, {self.failures} in a row)")
+        if self.failures >= HOPELESS:
+            self._give_up()
+            self.exit_code = 1
+        else:
+            self._due = time.monotonic() + self.delays_s[min(self.failures, len(self.delays_s) - 1)]
+
+    def _give_up(self) -> None:
+        """No worker can serve this store: everybody gets errors, nobody hangs, and nothing looks empty."""
+        self._say(f"giving up after {self.failures} failures: {self.mountpoint} answers EIO; unmount it, then fsck")
+        self.manager.status("failed: answering EIO")
+        refuse_all([kept.fd for name, kept in self.kept.items() if name.startswith("mount ")], self._signals)
+
+    def _kill(self, worker: Worker) -> None:
+        """SIGKILL, and wait until it is gone; the loop then sees its end."""
+        if worker.pidfd < 0:
+            return
+        _send(worker.pidfd, signal.SIGKILL)
+        poll = select.poll()
+        poll.register(worker.pidfd, select.POLLIN)
+        if not poll.poll(END_S * 1000):
+            # A thread of it waits in the kernel for a lock that only an answer frees: the connection must end.
+            self._say(f"worker {worker.pid} does not die: aborting its connections")
+            self._abort()
+            poll.poll(END_S * 1000)
+
+    def _forget(self, worker: Worker) -> int | None:
+        """Let go of a dead worker. Its status, as subprocess has it."""
+        if worker.line.fileno() >= 0:
+            self._poll.unregister(worker.line)
+            worker.line.close()
+        if worker.pidfd < 0:
+            return None
+        self._poll.unregister(worker.pidfd)
+        try:
+            result = os.waitid(os.P_PIDFD, worker.pidfd, os.WEXITED)
+        except ChildProcessError:
+            return None
+        finally:
+            os.close(worker.pidfd)
+        if result is None:
+            return None
+        return result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
+
+    def _abort(self) -> None:
+        for kept in self.kept.values():
+            number = kept.more.get("number")
+            if number is not None:
+                try:
+                    with open(f"/sys/fs/fuse/connections/{number}/abort", "w") as abort:
+                        abort.write("1")
+                except OSError as error:
+                    self._say(f"can't abort connection {number}: {error}")
+
+    def _end_all(self) -> None:
+        for standby in (self.standby, self.successor):
+            if standby is not None:
+                self._dismiss(standby)
+        if self.worker is not None:
+            self._kill(self.worker)
+            self._forget(self.worker)
+        for name in list(self.kept):
+            self._drop(name)
+
+    def _drop(self, name: str) -> None:
+        kept = self.kept.pop(name, None)
+        if kept is not None:
+            os.close(kept.fd)
+
+    # --- telling others ------------------------------------------------------------------------------
+
+    def _ready(self, worker: Worker) -> None:
+        if not self._mounted:
+            self._mounted = True
+            self._announce({"ok": True})
+            self._log_to_store()
+        self.manager.ready(f"{self.mountpoint}, worker {worker.pid}")
+
+    def _refuse(self, message: dict[str, Any]) -> None:
+        self._refused = int(message["exit"])
+        self._announce({"ok": False, "exit": message["exit"], "error": message["error"]})
+
+    def _announce(self, message: dict[str, object]) -> None:
+        fd, self.ready_fd = self.ready_fd, None
+        if fd is None:
+            return
+        try:
+            os.write(fd, json.dumps(message).encode() + b"\n")
+        except BrokenPipeError:
+            pass
+        os.close(fd)
+
+    def _announce_death(self, status: int | None) -> None:
+        """The pipe closed without a word means that: who waits reads our standard error."""
+        if self.ready_fd is not None:
+            self._say(f"the daemon died (status {status})")
+            os.close(self.ready_fd)
+            self.ready_fd = None
+
+    def _log_to_store(self) -> None:
+        """Whoever started us has what he needed of our standard error."""
+        if not self.foreground:
+            log = os.open(os.path.join(self.store, "daemon.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            os.dup2(log, 1)
+            os.dup2(log, 2)
+            os.close(log)
+
+    def _say(self, line: str) -> None:
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+        try:
+            os.write(2, f"{stamp},{int(time.time() * 1000) % 1000:03d} INFO heliosfs.supervisor: {line}\n".encode())
+        except OSError:
+            pass
+
+
+def _unborn(worker: Worker) -> bool:
+    """Whether a worker has gone before it said who it is."""
+    return worker.pidfd < 0 and worker.line.fileno() < 0
+
+
+def _send(pidfd: int, number: int) -> None:
+    try:
+        signal.pidfd_send_signal(pidfd, number)
+    except ProcessLookupError:
+        pass
+
+
+def main(arguments: list[str]) -> int:
+    """Supervise until unmounted; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="heliosfs.daemon.supervisor")
+    parser.add_argument("--ready-fd", type=int, default=None)
+    parser.add_argument("--options", default="{}")
+    parser.add_argument("--foreground", action="store_true")
+    parser.add_argument("store")
+    parser.add_argument("mountpoint")
+    given = parser.parse_args(arguments)
+    if given.ready_fd is not None:
+        os.set_inheritable(given.ready_fd, False)
+    if not given.foreground:
+        os.chdir("/")
+    os.umask(0o077)
+    patience_s = float(os.environ.get("HELIOSFS_PATIENCE_S", PATIENCE_S))
+    return Supervisor(
+        given.store, given.mountpoint, given.options, given.ready_fd, given.foreground, patience_s
+    ).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

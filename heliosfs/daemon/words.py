@@ -1,0 +1,53 @@
+"""What supervisor and workers say to each other: one JSON object a message, with descriptors beside it.
+
+Over a socketpair of SOCK_SEQPACKET, so a message is whole or absent. Imports the standard library alone: the
+supervisor lives on it.
+"""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+_MESSAGE_MAX: Final = 1 << 17
+_DESCRIPTORS_MAX: Final = 250
+"""The kernel passes 253 at a time."""
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """Both ends of a new line."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+def say(line: socket.socket, message: Mapping[str, object], fds: Sequence[int] = ()) -> bool:
+    """Send a message with descriptors. False: nobody listens. Raises BlockingIOError: nobody reads."""
+    data = json.dumps(message).encode()
+    beside = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+    try:
+        line.sendmsg([data], beside, socket.MSG_NOSIGNAL)
+    except (BrokenPipeError, ConnectionResetError):
+        return False
+    return True
+
+
+def hear(line: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
+    """The next message and its descriptors, which are closed on exec; None: the other end is gone.
+
+    Raises:
+        BlockingIOError: There is none yet, on a non-blocking line.
+    """
+    try:
+        data, fds, _, _ = socket.recv_fds(line, _MESSAGE_MAX, _DESCRIPTORS_MAX)
+    except ConnectionResetError:
+        return None
+    for fd in fds:
+        os.set_inheritable(fd, False)
+    if not data:
+        return None
+    message = json.loads(data)
+    assert isinstance(message, dict)
+    return message, fds

@@ -1,0 +1,114 @@
+"""A worker that does as it is told, for tests of the supervisor: `fake_worker DIRECTORY --line=FD`.
+
+Each one takes the next line of DIRECTORY/acts: what to do when it is to serve. Orders are written to
+DIRECTORY/orders, one JSON line each, with the content of what was kept.
+
+    serve         keep a memfd named "mount x", serve, say that it is alive
+    die N         the same, then exit with N
+    kill          the same, then SIGKILL itself
+    poison        serve and die before it has caught up
+    silent        serve and say nothing more
+    refuse N      say that it failed, exit with N
+    end           serve, then end in good order
+    unborn        exit before it says who it is
+
+A file DIRECTORY/stillborn makes the next process that would fork workers exit at once, DIRECTORY/replace makes a
+worker ask for a new one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import select
+import signal
+import socket
+import sys
+from pathlib import Path
+
+from heliosfs.daemon import standby, words
+
+BEAT_S = 0.02
+
+
+def next_act(directory: Path) -> str:
+    with open(directory / "acts", "r+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        lines = file.read().splitlines()
+        file.seek(0)
+        file.truncate()
+        file.write("".join(line + "\n" for line in lines[1:]))
+    return lines[0] if lines else "serve"
+
+
+def main(directory: Path, fd: int) -> int:
+    line = socket.socket(fileno=fd)
+    if take(directory / "stillborn"):
+        return 7
+    with open(directory / "standbys", "a") as file:
+        file.write(f"{os.getpid()}\n")
+    worker = standby.forked(line)
+    return 0 if worker is None else work(directory, worker)
+
+
+def take(path: Path) -> bool:
+    """Whether the file was there; it is not any more."""
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def work(directory: Path, line: socket.socket) -> int:
+    act, _, number = next_act(directory).partition(" ")
+    if act == "unborn":
+        return 7
+    words.say(line, {"say": "born", "pid": os.getpid()}, [os.pidfd_open(os.getpid())])
+    heard = words.hear(line)
+    if heard is None:
+        return 0
+    order, fds = heard
+    order["held"] = [os.pread(kept, 99, 0).decode() for kept in fds]
+    order["pid"] = os.getpid()
+    with open(directory / "orders", "a") as orders:
+        orders.write(json.dumps(order) + "\n")
+    if act == "refuse":
+        words.say(line, {"say": "failed", "exit": int(number), "error": "no"})
+        return int(number)
+    if not fds:
+        kept = os.memfd_create("kept")
+        os.write(kept, b"what the kernel knows")
+        words.say(line, {"say": "keep", "name": "mount x", "more": {"connection": 5}}, [kept])
+    ended: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _frame: ended.append(number))
+    words.say(line, {"say": "serving"})
+    if act == "poison":
+        return 3
+    words.say(line, {"say": "caught_up"})
+    if act == "die":
+        return int(number)
+    if act == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if act == "end":
+        words.say(line, {"say": "ended"})
+        return 0
+    while not ended:
+        if act != "silent":
+            words.say(line, {"say": "alive"})
+        if select.select([line], [], [], BEAT_S)[0]:
+            heard = words.hear(line)
+            if heard is None:
+                return 0
+            if heard[0]["do"] == "hand_over":
+                words.say(line, {"say": "handed_over"})
+                return 0
+        if take(directory / "replace"):
+            words.say(line, {"say": "replace"})
+    words.say(line, {"say": "ended"})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2].removeprefix("--line="))))

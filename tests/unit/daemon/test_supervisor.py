@@ -1,0 +1,217 @@
+"""The supervisor with workers that misbehave: who serves next, with what, and when it gives up."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.mounts import REPOSITORY, wait_until
+
+RUNNER = """
+import sys
+from heliosfs.daemon import supervisor
+directory, ready, patience = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+command = (sys.executable, "-m", "tests.support.fake_worker", directory)
+boss = supervisor.Supervisor(directory, directory + "/mnt", "{}", ready, True, patience, command, (0.0,))
+sys.exit(boss.run())
+"""
+
+
+class Boss:
+    """A supervisor under test."""
+
+    def __init__(self, directory: Path, acts: list[str], patience_s: float = 30.0, **env: str) -> None:
+        self.directory = directory
+        (directory / "acts").write_text("".join(act + "\n" for act in acts))
+        self.ready, theirs = os.pipe()
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", RUNNER, str(directory), str(theirs), str(patience_s)],
+            cwd=REPOSITORY,
+            pass_fds=(theirs,),
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            env={**os.environ, **env},
+        )
+        os.close(theirs)
+
+    def orders(self) -> list[dict[str, Any]]:
+        try:
+            lines = (self.directory / "orders").read_text().splitlines()
+        except FileNotFoundError:
+            return []
+        return [json.loads(line) for line in lines]
+
+    def order(self, number: int) -> dict[str, Any]:
+        """The order that the worker with this number got, once it has."""
+        wait_until(lambda: len(self.orders()) > number, f"worker {number} serves")
+        return self.orders()[number]
+
+    def word(self) -> dict[str, Any]:
+        """What it says to whoever waits for the mount."""
+        said = os.read(self.ready, 4096)
+        return dict(json.loads(said)) if said else {}
+
+    def end(self) -> int:
+        return self.process.wait(20)
+
+    def close(self) -> None:
+        os.close(self.ready)
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+
+
+@pytest.fixture
+def boss(tmp_path: Path) -> Iterator[Callable[..., Boss]]:
+    made: list[Boss] = []
+
+    def make(acts: list[str], patience_s: float = 30.0, **env: str) -> Boss:
+        made.append(Boss(tmp_path, acts, patience_s, **env))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def test_a_mount_that_ends_in_good_order(boss: Callable[..., Boss]) -> None:
+    one = boss(["end"])
+    assert one.word() == {"ok": True}
+    assert one.end() == 0
+    assert one.order(0)["kept"] == []
+
+
+def test_sigterm_is_the_workers_affair(boss: Callable[..., Boss]) -> None:
+    one = boss(["serve"])
+    assert one.word() == {"ok": True}
+    one.process.send_signal(signal.SIGTERM)
+    assert one.end() == 0
+
+
+def test_what_was_kept_goes_to_the_next_worker(boss: Callable[..., Boss]) -> None:
+    one = boss(["kill", "serve", "die 3", "serve"])
+    first, second = one.order(0), one.order(1)
+    assert first["kept"] == [] and first["restarts"] == 0
+    assert second["kept"] == [["mount x", {"connection": 5}]]
+    assert second["held"] == ["what the kernel knows"]
+    assert second["restarts"] == 1
+    assert not second["refuse_resent"] and not second["read_only"]
+    os.kill(second["pid"], signal.SIGKILL)
+    assert one.order(2)["restarts"] == 2
+    assert one.order(3)["restarts"] == 3
+    one.process.send_signal(signal.SIGTERM)
+    assert one.end() == 0
+
+
+def test_many_kills_are_no_reason_to_give_up(boss: Callable[..., Boss]) -> None:
+    one = boss(["kill"] * 12)
+    last = one.order(12)
+    assert last["restarts"] == 12
+    assert not last["refuse_resent"] and not last["read_only"]
+
+
+def test_a_worker_that_says_nothing_is_killed(boss: Callable[..., Boss]) -> None:
+    one = boss(["silent", "serve"], 0.5)
+    silent = one.order(0)["pid"]
+    assert one.order(1)["restarts"] == 1
+    assert not Path(f"/proc/{silent}").exists()
+
+
+def test_the_first_worker_may_refuse(boss: Callable[..., Boss]) -> None:
+    one = boss(["refuse 12"])
+    assert one.word() == {"ok": False, "exit": 12, "error": "no"}
+    assert one.end() == 12
+
+
+def test_a_first_worker_that_dies_says_nothing(boss: Callable[..., Boss]) -> None:
+    one = boss(["unborn"])
+    assert one.word() == {}
+    assert one.end() == 1
+
+
+def test_a_program_that_does_not_start_says_nothing(boss: Callable[..., Boss], tmp_path: Path) -> None:
+    (tmp_path / "stillborn").touch()
+    one = boss([])
+    assert one.word() == {}
+    assert one.end() == 1
+
+
+def test_a_worker_lost_at_birth_is_replaced(boss: Callable[..., Boss]) -> None:
+    one = boss(["kill", "unborn", "serve"])
+    assert one.order(1)["restarts"] == 2
+
+
+def test_death_upon_death_ends_in_errors_that_are_readable(boss: Callable[..., Boss]) -> None:
+    one = boss(["poison"] * 20)
+    orders = [one.order(number) for number in range(9)]
+    assert [order["refuse_resent"] for order in orders] == [False] * 3 + [True] * 6
+    assert [order["read_only"] for order in orders] == [False] * 6 + [True] * 3
+    # The kept descriptor is a memfd, not a kernel's: the answering of requests ends at once.
+    assert one.end() == 1
+    assert len(one.orders()) == 9
+
+
+def test_a_new_version_takes_over_when_it_is_ready(boss: Callable[..., Boss]) -> None:
+    one = boss(["serve", "serve"])
+    first = one.order(0)
+    (one.directory / "replace").touch()
+    second = one.order(1)
+    assert second["kept"] == [["mount x", {"connection": 5}]]
+    assert second["restarts"] == 0
+    assert not Path(f"/proc/{first['pid']}").exists()
+    old, new = (one.directory / "standbys").read_text().split()
+    wait_until(lambda: not Path(f"/proc/{old}").exists(), "the old program's end")
+    assert Path(f"/proc/{new}").exists()
+
+
+def test_a_new_version_that_does_not_start_changes_nothing(boss: Callable[..., Boss]) -> None:
+    one = boss(["serve", "serve"])
+    first = one.order(0)
+    (one.directory / "stillborn").touch()
+    (one.directory / "replace").touch()
+    wait_until(lambda: not (one.directory / "stillborn").exists(), "the new program's attempt")
+    assert len(one.orders()) == 1
+    os.kill(first["pid"], signal.SIGKILL)
+    assert one.order(1)["restarts"] == 1
+
+
+def test_systemd_is_told(boss: Callable[..., Boss], tmp_path: Path) -> None:
+    address = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(address)
+        manager.settimeout(20)
+        one = boss(["serve"], NOTIFY_SOCKET=address, WATCHDOG_USEC="200000")
+        said = manager.recv(4096).decode()
+        assert said.startswith(f"READY=1\nMAINPID={one.process.pid}\n")
+        assert manager.recv(4096) == b"WATCHDOG=1"
+        assert manager.recv(4096) == b"WATCHDOG=1"
+
+
+def test_it_imports_almost_nothing() -> None:
+    script = (
+        "import sys; import heliosfs.daemon.supervisor;"
+        "print([m for m in sys.modules if m.split('.')[0] not in sys.stdlib_module_names])"
+    )
+    found = subprocess.run(
+        [sys.executable, "-S", "-c", script], cwd=REPOSITORY, capture_output=True, text=True, timeout=20, check=True
+    )
+    ours = set(eval(found.stdout))
+    assert ours - {"__main__"} <= {
+        "heliosfs",
+        "heliosfs.daemon",
+        "heliosfs.daemon.words",
+        "heliosfs.daemon.refusing",
+        "heliosfs.daemon.sdnotify",
+        "heliosfs.daemon.supervisor",
+    }
