@@ -19,12 +19,21 @@ STEP_S: Final = 60e-6
 AWAKE_S: Final = 200e-6
 """How long the descriptor is polled after the last request: most are followed by another one."""
 _ROBBED_S: Final = 500e-6
-"""A turn of the loop takes about 15 us; this much longer, and the core was another process's."""
+"""A turn of the loop takes about 15 us, a look 1; this much longer, and the core was another process's."""
 _PENANCE_S: Final = 0.05
+_CREDIT_MAX: Final = 12
+_PAID: Final = 1
+_IN_VAIN: Final = 4
+_WOULD_HAVE_PAID: Final = 3
 
 
 class Poller:
-    """Waits until one descriptor is readable."""
+    """Waits until one descriptor is readable.
+
+    Polling is worth its CPU only while requests follow each other closely, and that is learned: each request that
+    comes while polling gives credit, each time none comes costs some. Without credit it sleeps at once, and earns
+    some again when what it slept for came within AWAKE_S.
+    """
 
     def __init__(self, fd: int) -> None:
         poller = select.poll()
@@ -32,6 +41,7 @@ class Poller:
         self._fd = fd
         self._poll = poller.poll
         self._asleep_until = 0.0
+        self._credit = _CREDIT_MAX
         self._closing = False
 
     def close(self) -> None:
@@ -41,23 +51,38 @@ class Poller:
 
     async def wait(self) -> None:
         """Return when a request can be read. Raises trio.ClosedResourceError after `close`."""
-        poll = self._poll
         now = perf_counter()
-        until = now + AWAKE_S if now > self._asleep_until else now
+        if self._credit > 0 and now > self._asleep_until:
+            if await self._polled(now):
+                self._credit = min(self._credit + _PAID, _CREDIT_MAX)
+                return
+            self._credit -= _IN_VAIN
+        if self._closing:
+            raise trio.ClosedResourceError
+        before = perf_counter()
+        await trio.lowlevel.wait_readable(self._fd)
+        if perf_counter() - before < AWAKE_S:
+            self._credit = min(max(self._credit, 0) + _WOULD_HAVE_PAID, _CREDIT_MAX)
+
+    async def _polled(self, now: float) -> bool:
+        """Whether a request has come within AWAKE_S. Gives up at once when the core is taken away."""
+        poll = self._poll
+        until = now + AWAKE_S
         while not self._closing:
             step = now + STEP_S
             while now < step:
                 if poll(0):
-                    return
-                now = perf_counter()
+                    return True
+                before, now = now, perf_counter()
+                if now - before > _ROBBED_S:
+                    self._asleep_until = now + _PENANCE_S
+                    return False
             if now > until:
-                break
+                return False
             await trio.lowlevel.checkpoint()
             after = perf_counter()
             if after - now > _ROBBED_S:
                 self._asleep_until = after + _PENANCE_S
-                break
+                return False
             now = after
-        if self._closing:
-            raise trio.ClosedResourceError
-        await trio.lowlevel.wait_readable(self._fd)
+        return False

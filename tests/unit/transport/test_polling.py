@@ -1,0 +1,105 @@
+"""When the poller looks and when it sleeps, on a pipe and with a clock of our own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+import trio
+import trio.testing
+
+from heliosfs.transport import polling
+from heliosfs.transport.polling import AWAKE_S, Poller
+
+
+class Clock:
+    """Stands still unless a look at the descriptor takes time."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.step = 1e-6
+
+    def __call__(self) -> float:
+        self.now += self.step
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(polling, "perf_counter", made)
+    return made
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    yield reader, writer
+    os.close(reader)
+    os.close(writer)
+
+
+async def slept(poller: Poller, writer: int, monkeypatch: pytest.MonkeyPatch, clock: Clock, sleep_s: float) -> bool:
+    """Whether a wait for which a request comes after `sleep_s` of sleep has slept at all, and not polled before."""
+    began = clock.now
+    polled_s = 0.0
+
+    async def wait_readable(fd: int) -> None:
+        nonlocal polled_s
+        polled_s = clock.now - began
+        clock.now += sleep_s
+        os.write(writer, b"x")
+
+    monkeypatch.setattr(trio.lowlevel, "wait_readable", wait_readable)
+    await poller.wait()
+    return 0 < polled_s < AWAKE_S
+
+
+async def test_polling_stops_where_nothing_comes_and_starts_again(
+    clock: Clock, pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, writer = pipe
+    poller = Poller(reader)
+    vain = 0
+    while not await slept(poller, writer, monkeypatch, clock, 1.0):
+        os.read(reader, 10)
+        vain += 1
+        assert vain < 20
+    os.read(reader, 10)
+    assert vain > 1
+    assert await slept(poller, writer, monkeypatch, clock, 1.0), "still asleep"
+    os.read(reader, 10)
+    await slept(poller, writer, monkeypatch, clock, AWAKE_S / 4)
+    os.read(reader, 10)
+    assert not await slept(poller, writer, monkeypatch, clock, 1.0), "what came soon makes it look again"
+
+
+async def test_a_core_that_is_taken_away_ends_polling_at_once(
+    clock: Clock, pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, writer = pipe
+    poller = Poller(reader)
+    clock.step = 0.001
+    began = clock.now
+    await slept(poller, writer, monkeypatch, clock, 0.0)
+    assert clock.now - began < 0.01
+    os.read(reader, 10)
+    clock.step = 1e-6
+    assert await slept(poller, writer, monkeypatch, clock, 0.0), "and for a while after"
+
+
+async def test_close_wakes(pipe: tuple[int, int]) -> None:
+    poller = Poller(pipe[0])
+    async with trio.open_nursery() as nursery:
+
+        async def wait() -> None:
+            with pytest.raises(trio.ClosedResourceError):
+                await poller.wait()
+
+        nursery.start_soon(wait)
+        await trio.testing.wait_all_tasks_blocked()
+        poller.close()
+    with pytest.raises(trio.ClosedResourceError):
+        await poller.wait()
