@@ -33,6 +33,7 @@ from tests.bench import (
     restore,
     scale,
     stall,
+    syncing,
     workload,
 )
 from tests.bench.figures import Figure, table
@@ -52,6 +53,7 @@ PARTS: Final[dict[str, Callable[[Plan], list[Figure]]]] = {
     "clients": clients.run,
     "restore": restore.run,
     "stall": stall.run,
+    "syncing": syncing.run,
     "collecting": collecting.run,
     "imports": imports.run,
     "memory": memory.run,

@@ -50,6 +50,7 @@ def test_short_form_verifies_every_figure(tmp_path: Path) -> None:
         "mixed",
         "git status",
         "restore",
+        "fsync",
         "stat",
         "import",
         "PSS",
