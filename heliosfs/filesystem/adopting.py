@@ -80,6 +80,9 @@ class Adopting(Observing):
             if len(builder.changes) >= _PART or not going:
                 changes = builder.drain() if going else sorted(builder.changes.items())
                 table = await self._update(table, changes, writer, breath)
+        # A database that met an error stays closed until somebody opens it, and a cut may be long in coming.
+        async with self.persister.between_cuts():
+            await self.persister.revive()
         writer.flush()
         assert type(table) is bytes
         await self.pool.sync(drops)

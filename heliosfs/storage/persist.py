@@ -246,6 +246,11 @@ class Persister:
         finally:
             self._cutting = False
 
+    async def revive(self) -> None:
+        """Open a database that failed anew, for who holds `between_cuts`. OSError: it can't be, yet."""
+        if self._db.failed is not None:
+            await trio.to_thread.run_sync(self._db.reopen)
+
     async def persist(self, unless_past: Lsn | None = None) -> None:
         """Make a cut and commit it. Raises OSError (disk), Damaged (unreadable data); state stays whole."""
         failures = self._failures
@@ -293,8 +298,7 @@ class Persister:
 
     async def _attempt(self) -> None:
         """One attempt."""
-        if self._db.failed is not None:
-            await trio.to_thread.run_sync(self._db.reopen)
+        await self.revive()
         cut = cuts.begin(self._engine, self._log.end)
         self.storing_events = cut.events
         try:

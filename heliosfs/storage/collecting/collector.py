@@ -156,12 +156,14 @@ class Collector:
                 if branch.orphans_stored:
                     # Files that were open at the last cut, and closed since, are in its refs still.
                     self._engine.touched_branches.add(branch)
-            if self._persister.dirty():
-                try:
+            try:
+                if self._persister.dirty():
                     await self._persister.cut()
-                except OSError as error:
-                    # A full disk: what the stored refs and the log need stays, all else can still go.
-                    report.stopped = f"the state could not be stored first: {error.strerror or error}"
+                else:
+                    await self._persister.revive()
+            except OSError as error:
+                # A full disk: what the stored refs and the log need stays, all else can still go.
+                report.stopped = f"the state could not be stored first: {error.strerror or error}"
             roots = await self._roots(pace)
             claimed = self._claims.spare_open_claims()
         self._step("roots-taken")

@@ -159,6 +159,10 @@ class MountedKills:
         finally:
             os.close(ready)
         self._compare()
+        for number in range(1, self._count + 1):
+            # While nobody works: a fork of `main` holds what others do there at that moment, and who was first
+            # nobody can tell.
+            self._do_alone(number, ("fork", b"main", b"c%d" % number, None))
         for number, one in enumerate(clients, 1):
             one.use(self._model)
             self._ask(number, ("cling", b"x" * 100))
@@ -257,6 +261,15 @@ class MountedKills:
             if not select.select([self._channels[number]], [], [], _ANSWER_S)[0]:
                 raise Wrong(f"{brief(self._under_way[number])} does not return though the daemon is dead")
             self._take_answer(number, dead=True)
+
+    def _do_alone(self, number: int, operation: Operation) -> None:
+        """An operation with nothing else under way, unless the model has it already."""
+        try:
+            change = self._model.plan(operation)
+        except Refused:
+            return
+        self._ask(number, operation)
+        change()
 
     def _ask(self, number: int, operation: Any) -> Any:
         send(self._channels[number], operation)

@@ -173,6 +173,9 @@ async def _controlled(fs: Filesystem, control: socket.socket) -> None:
         if asked == "close":
             return
         if asked == "health":
+            if fs.log.failed is None:
+                # Not after the pause that follows a failure, but now.
+                await fs.persister.persist()
             _send(control, ("read-only", str(fs.log.failed)) if fs.log.failed is not None else ("well", ""))
             continue
         wrong: list[str] = []

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import trio
+from rocksdict import WriteBatch
 
 from heliosfs.core.check import check
 from heliosfs.core.errors import Damaged
@@ -18,6 +19,7 @@ from heliosfs.core.ids import ROOT_INO, NodeId, node_id
 from heliosfs.filesystem import Caller, Filesystem, open_filesystem
 from heliosfs.storage import persist
 from heliosfs.storage.calls import StoreCalls
+from heliosfs.storage.importing import import_tree
 
 ME = Caller(0, 0)
 NAMES = [b"one", b"two", b"three"]
@@ -155,6 +157,28 @@ async def test_the_background_recovers_by_itself(tmp_path: Path, monkeypatch: py
         with trio.fail_after(60):
             while fs.persister.dirty() or state(fs) != "ok":
                 await trio.sleep(0.01)
+
+
+@pytest.mark.parametrize("verb", ["import", "gc"])
+async def test_after_an_error_of_the_database_other_work_does_not_wait_for_a_cut(tmp_path: Path, verb: str) -> None:
+    calls = StoreCalls()
+    async with open_filesystem(tmp_path / "store", create=True, background=False, calls=calls) as fs:
+        await put(fs, NAMES[0])
+        await fs.wait_persisted()
+        fault = Fault(tmp_path / "store", calls, errno.EIO)
+        fault.set("database.write")
+        with pytest.raises(OSError):
+            fs.db.write(WriteBatch(raw_mode=True))
+        fault.undo()
+        if verb == "gc":
+            assert (await fs.collect()).stopped is None
+            await expect(fs, NAMES[:1])
+        else:
+            source = tmp_path / "source"
+            source.mkdir()
+            (source / "f").write_bytes(b"imported")
+            await import_tree(fs, os.fsencode(source), b"main", lambda files, size: None, ME)
+            assert await fs.read((await fs.lookup(root_of(fs), b"f")).node, 0, 100) == b"imported"
 
 
 async def test_a_database_that_cannot_be_read_is_eio_for_what_is_asked(tmp_path: Path) -> None:
