@@ -46,6 +46,7 @@ class MountTotals:
 
     kills: int = 0
     mounting: int = 0
+    unmounting: int = 0
     acked: int = 0
     under_way: int = 0
     found: int = 0
@@ -55,7 +56,8 @@ class MountTotals:
 
     def line(self) -> str:
         return (
-            f"{self.kills} kills of a mounted daemon ({self.mounting} while it mounted), {self.acked} operations "
+            f"{self.kills} kills of a mounted daemon ({self.mounting} while it mounted, "
+            f"{self.unmounting} while it unmounted), {self.acked} operations "
             f"answered, {self.found} of {self.under_way} under way found ({self.in_part} long writes in part), "
             f"{self.checked} times check(), {self.stores} stores"
         )
@@ -167,8 +169,15 @@ class MountedKills:
             one.use(self._model)
             self._ask(number, ("cling", b"x" * 100))
         self._work(clients, dice.randrange(1, 60))
-        time.sleep(dice.random() * 0.002)
-        self._kill()
+        if dice.random() < 0.15:
+            # In the middle of unmounting, of the last cut, of giving the lock back; or just after.
+            os.kill(self._pid, signal.SIGTERM)
+            time.sleep(dice.random() * 0.2)
+            totals.unmounting += 1
+            self._kill(ended=True)
+        else:
+            time.sleep(dice.random() * 0.002)
+            self._kill()
         totals.kills += 1
         self._take_answers()
         self._unmount()
@@ -202,13 +211,14 @@ class MountedKills:
         finally:
             os._exit(code)
 
-    def _kill(self) -> None:
+    def _kill(self, *, ended: bool = False) -> None:
+        """SIGKILL, and wait; `ended`: it may have come to its end in good order before."""
         if not self._pid:
             return
         os.kill(self._pid, signal.SIGKILL)
         _, status = os.waitpid(self._pid, 0)
         self._pid = 0
-        if status != signal.SIGKILL:
+        if status != signal.SIGKILL and not (ended and status == 0):
             raise Wrong(f"the daemon died by itself (status {status})")
 
     def _unmount(self) -> None:
