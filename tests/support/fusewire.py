@@ -9,8 +9,10 @@ import errno
 import socket
 import struct
 import threading
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import trio
 
@@ -19,7 +21,7 @@ from heliosfs.core.ids import ViewNo
 from heliosfs.filesystem import Filesystem, open_filesystem
 from heliosfs.transport.kernel.negotiation import WANTED, Connection
 from heliosfs.transport.kernel.session import KernelSession
-from heliosfs.transport.kernel.wire import ENTRY_OUT, IN_HEADER, OUT_HEADER, Layouts, Operation
+from heliosfs.transport.kernel.wire import ENTRY_OUT, IN_HEADER, OUT_HEADER, RESENT, Layouts, Operation
 from heliosfs.transport.registry import Registry
 from heliosfs.transport.requests import DeferWork
 
@@ -35,6 +37,10 @@ class Reply(NamedTuple):
     unique: int
 
 
+Again: TypeAlias = tuple[int, Operation, int, bytes]
+"""A request that comes once more: the number that it had, operation, node, body."""
+
+
 class Wire:
     """Sends requests as a kernel does."""
 
@@ -45,11 +51,15 @@ class Wire:
 
     def send(self, operation: Operation | int, node: int, body: bytes = b"", *, uid: int = 0) -> int:
         """One request; its unique number."""
-        opcode = operation if isinstance(operation, int) else operation.opcode
         self._unique += 2
-        length = IN_HEADER.size + len(body)
-        self.end.send(IN_HEADER.pack(length, opcode, self._unique, node, uid, uid, 1, 0, 0) + body)
+        self.send_as(self._unique, operation, node, body, uid=uid)
         return self._unique
+
+    def send_as(self, unique: int, operation: Operation | int, node: int, body: bytes, *, uid: int = 0) -> None:
+        """One request with this number."""
+        opcode = operation if isinstance(operation, int) else operation.opcode
+        length = IN_HEADER.size + len(body)
+        self.end.send(IN_HEADER.pack(length, opcode, unique, node, uid, uid, 1, 0, 0) + body)
 
     def receive(self) -> Reply:
         """The next reply, or notification (unique 0)."""
@@ -89,13 +99,31 @@ def read_body(offset: int, size: int) -> bytes:
 class Server:
     """A session of a real filesystem, run in a thread of its own; `fs` is its filesystem."""
 
-    def __init__(self, store: Path, connection: Connection = CONNECTION) -> None:
+    def __init__(
+        self,
+        store: Path,
+        connection: Connection = CONNECTION,
+        *,
+        number: int = 0,
+        again: bool = False,
+        waiting: Sequence[Again] = (),
+    ) -> None:
+        """
+        Args:
+            number: Of the connection, in the log's records.
+            again: Go on with what a former process has left.
+            waiting: Requests that are to be read before all others.
+        """
         self.fs: Filesystem
+        self._number = number
+        self._again = again
         self._store = store
         self._connection = connection
         ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._theirs.setblocking(False)
         self.wire = Wire(ours)
+        for unique, operation, node, body in waiting:
+            self.wire.send_as(unique | RESENT, operation, node, body)
         self._ready = threading.Event()
         self.error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -110,14 +138,17 @@ class Server:
             self._ready.set()
 
     async def _serve(self) -> None:
-        async with open_filesystem(self._store, create=True, background=False) as self.fs:
+        connections = [self._number] if self._again else []
+        opened = open_filesystem(self._store, create=True, background=False, connections=connections)
+        async with opened as self.fs:
 
             def make_control(after_reply: DeferWork, by_page: bool) -> ControlTree:
                 return ControlTree(self.fs, visible=False, after_reply=after_reply, by_page=by_page)
 
             session = KernelSession(self.fs, Registry(self.fs), make_control, ViewNo(1), Path("/nowhere"), set())
             async with trio.open_nursery() as nursery:
-                await nursery.start(session.serve_agreed, self._theirs.fileno(), self._connection)
+                serve = partial(session.serve_agreed, number=self._number, again=self._again)
+                await nursery.start(serve, self._theirs.fileno(), self._connection)
                 self._ready.set()
 
     def close(self) -> None:

@@ -1,0 +1,174 @@
+"""Requests that come a second time, to a process that has taken over: carried out once, answered as then."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from heliosfs.core.ids import ViewNo
+from heliosfs.transport.kernel import wire as w
+from heliosfs.transport.kernel.replies import ABSENT
+from heliosfs.transport.kernel.wire import Layouts, Operation
+from tests.support.fusewire import Again, Reply, Server, Wire, named, read_body, write_body
+
+NUMBER = 77
+RESEND = w.OUT_HEADER.pack(w.OUT_HEADER.size, w.NOTIFY_RESEND, 0)
+
+
+class Death:
+    """A server, and the one that goes on after its SIGKILL."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self.first = Server(directory / "store", number=NUMBER)
+        self.second: Server | None = None
+
+    @property
+    def wire(self) -> Wire:
+        return (self.second or self.first).wire
+
+    def dies(self, *again: Again) -> list[Reply]:
+        """SIGKILL; the replies of its successor to what the kernel sends again, in that order."""
+        killed = self._directory / "killed"
+        shutil.copytree(self._directory / "store", killed, ignore=shutil.ignore_patterns("lock", "socket"))
+        self.second = Server(killed, number=NUMBER, again=True, waiting=again)
+        assert self.second.wire.end.recv(100) == RESEND
+        replies = {reply.unique & ~w.RESENT: reply for reply in (self.wire.receive() for _ in again)}
+        return [replies[unique] for unique, _, _, _ in again]
+
+    def close(self) -> None:
+        self.first.close()
+        if self.second is not None:
+            self.second.close()
+
+
+@pytest.fixture
+def death(tmp_path: Path) -> Iterator[Death]:
+    made = Death(tmp_path)
+    yield made
+    made.close()
+
+
+def create_body(name: bytes) -> bytes:
+    return named(Layouts.CREATE, os.O_RDWR | os.O_EXCL, stat.S_IFREG | 0o644, 0, 0, names=name + b"\0")
+
+
+def done(wire: Wire, operation: Operation, node: int, body: bytes) -> tuple[int, bytes]:
+    """Ask; the request's number and its reply's body."""
+    reply = wire.ask(operation, node, body)
+    assert reply.error == 0, errno.errorcode[-reply.error]
+    return reply.unique, reply.body
+
+
+def test_what_makes_a_name(death: Death) -> None:
+    wire = death.wire
+    _, body = done(wire, w.CREATE, 1, create_body(b"there"))
+    there = w.ENTRY_OUT.unpack_from(body)[0]
+    bodies = {
+        w.CREATE: create_body(b"created"),
+        w.MKDIR: named(Layouts.MKDIR, 0o755, 0, names=b"made\0"),
+        w.MKNOD: named(Layouts.MKNOD, stat.S_IFIFO | 0o644, 0, 0, 0, names=b"fifo\0"),
+        w.SYMLINK: b"link\0target\0",
+        w.LINK: named(Layouts.LINK, there, names=b"linked\0"),
+    }
+    before = {operation: done(wire, operation, 1, body) for operation, body in bodies.items()}
+    again = death.dies(*((unique, operation, 1, bodies[operation]) for operation, (unique, _) in before.items()))
+    for (operation, (_, body)), reply in zip(before.items(), again, strict=True):
+        assert (reply.error, reply.body) == (0, body), operation.name
+    assert death.wire.ask(w.CREATE, 1, create_body(b"created")).error == -errno.EEXIST
+
+
+def test_what_takes_a_name(death: Death) -> None:
+    wire = death.wire
+    for name in (b"a", b"b"):
+        done(wire, w.CREATE, 1, create_body(name))
+    done(wire, w.MKDIR, 1, named(Layouts.MKDIR, 0o755, 0, names=b"d\0"))
+    rename = named(Layouts.RENAME2, 1, 0, 0, names=b"a\0c\0")
+    before: list[Again] = [
+        (done(wire, operation, 1, body)[0], operation, 1, body)
+        for operation, body in ((w.RENAME2, rename), (w.UNLINK, b"b\0"), (w.RMDIR, b"d\0"))
+    ]
+    assert [reply.error for reply in death.dies(*before)] == [0, 0, 0]
+    assert death.wire.ask(w.UNLINK, 1, b"b\0").error == -errno.ENOENT
+    assert death.wire.entry(death.wire.ask(w.LOOKUP, 1, b"c\0"))[0]
+
+
+def test_writes_do_not_come_back_over_later_ones(death: Death) -> None:
+    wire = death.wire
+    node = w.ENTRY_OUT.unpack_from(done(wire, w.CREATE, 1, create_body(b"f"))[1])[0]
+    first, body = done(wire, w.WRITE, node, write_body(0, b"first"))
+    done(wire, w.WRITE, node, write_body(0, b"later"))
+    (again,) = death.dies((first, w.WRITE, node, write_body(0, b"first")))
+    assert again.body == body
+    assert death.wire.ask(w.READ, node, read_body(0, 100)).body == b"later"
+
+
+def test_what_was_not_carried_out_is_done_now(death: Death) -> None:
+    done(death.wire, w.CREATE, 1, create_body(b"f"))
+    made, gone, refused = death.dies(
+        (1000, w.CREATE, 1, create_body(b"g")), (1002, w.UNLINK, 1, b"f\0"), (1004, w.UNLINK, 1, b"absent\0")
+    )
+    assert death.wire.entry(made)[0]
+    assert (gone.error, refused.error) == (0, -errno.ENOENT)
+    assert death.wire.ask(w.LOOKUP, 1, b"f\0").body == ABSENT
+
+
+def test_reads_are_done_again(death: Death) -> None:
+    wire = death.wire
+    node = w.ENTRY_OUT.unpack_from(done(wire, w.CREATE, 1, create_body(b"f"))[1])[0]
+    done(wire, w.WRITE, node, write_body(0, b"content"))
+    read, found = death.dies((2000, w.READ, node, read_body(0, 3)), (2002, w.LOOKUP, 1, b"f\0"))
+    assert read.body == b"con"
+    assert death.wire.entry(found)[0] == node
+
+
+def test_unlinked_files_outlive_even_a_forget(death: Death) -> None:
+    wire = death.wire
+    node = w.ENTRY_OUT.unpack_from(done(wire, w.CREATE, 1, create_body(b"f"))[1])[0]
+    done(wire, w.WRITE, node, write_body(0, b"content"))
+    done(wire, w.UNLINK, 1, b"f\0")
+    death.dies()
+    assert death.wire.ask(w.READ, node, read_body(0, 100)).body == b"content"
+    death.wire.send(w.FORGET, node, Layouts.FORGET.pack(1))
+    assert death.wire.ask(w.READ, node, read_body(0, 100)).body == b"content"
+
+
+def test_a_command_is_carried_out_once(death: Death) -> None:
+    wire = death.wire
+    control = wire.entry(wire.ask(w.LOOKUP, 1, b".helios\0"))[0]
+    snapshots = wire.entry(wire.ask(w.LOOKUP, control, b"snapshots\0"))[0]
+    body = named(Layouts.MKDIR, 0o755, 0, names=b"one\0")
+    unique, _ = done(wire, w.MKDIR, snapshots, body)
+    (again,) = death.dies((unique, w.MKDIR, snapshots, body))
+    assert again.error == 0
+    assert death.second is not None
+    assert [snapshot.name for snapshot in death.second.fs.snapshots(ViewNo(1))] == [b"one"]
+    assert death.wire.ask(w.MKDIR, snapshots, body).error == -errno.EEXIST
+
+
+def test_nothing_is_kept_once_something_new_has_come(death: Death) -> None:
+    unique, _ = done(death.wire, w.CREATE, 1, create_body(b"f"))
+    done(death.wire, w.CREATE, 1, create_body(b"g"))
+    (again,) = death.dies((unique, w.CREATE, 1, create_body(b"f")))
+    assert again.error == 0
+    assert death.wire.ask(w.GETATTR, 1, Layouts.GETATTR.pack(0, 0, 0)).error == 0
+    assert death.second is not None
+    assert death.second.fs.unanswered == {}
+
+
+@pytest.mark.parametrize("operation", [w.SETXATTR, w.SETATTR], ids=["SETXATTR", "SETATTR"])
+def test_attributes(death: Death, operation: Operation) -> None:
+    wire = death.wire
+    node = w.ENTRY_OUT.unpack_from(done(wire, w.CREATE, 1, create_body(b"f"))[1])[0]
+    body = Layouts.SETATTR.pack(1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0o600, 0, 0, 0, 0)
+    if operation is w.SETXATTR:
+        body = named(Layouts.SETXATTR_EXT, 1, os.XATTR_CREATE, 0, 0, names=b"user.a\0x")
+    unique, before = done(wire, operation, node, body)
+    (again,) = death.dies((unique, operation, node, body))
+    assert (again.error, again.body) == (0, before)
