@@ -24,6 +24,7 @@ VERBS: dict[str, str] = {
     "import": "importing",
     "mount": "mount",
     "umount": "umount",
+    "upgrade": "upgrade",
     "status": "status",
     "ls": "ls",
     "checkpoint": "checkpoint",

@@ -108,6 +108,10 @@ class ControlTree:
                 self._tickets.recall(line, branch, partial(self._ticket_again, branch))
         memory.renewed_by(self._lines)
 
+    def known_tickets(self) -> list[NodeId]:
+        """Every ticket there is."""
+        return [ticket.node for ticket in self._tickets.tickets()]
+
     def recall_reply(self, node: NodeId, applied: Sequence[Applied], behind: int | None) -> None:
         """A ticket gets the reply to a command that a former process has carried out, but perhaps not answered.
 

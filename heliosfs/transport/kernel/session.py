@@ -200,6 +200,8 @@ class KernelSession:
             table = handler_table(handlers)
             resent: Resent | None = None
             if again:
+                # Which of them were read, and so are in the page cache, is not known.
+                handlers.read_tickets.update(control.known_tickets())
                 resent = Resent(
                     handlers,
                     table,

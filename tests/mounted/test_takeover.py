@@ -1,0 +1,170 @@
+"""The process that serves a mount dies, hangs or is replaced, and nobody who uses the mount notices."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.crash.takeover import soak
+from tests.support.mounts import MountedStore, Mounts, heliosfs, run, shell, wait_until
+
+pytestmark = pytest.mark.mounted
+
+
+@pytest.fixture
+def mount(mounts: Mounts) -> Iterator[MountedStore]:
+    with mounts.mounted("kernel") as made:
+        yield made
+
+
+def kill(mount: MountedStore) -> int:
+    """SIGKILL of the worker; its process id."""
+    pid = mount.worker()
+    os.kill(pid, signal.SIGKILL)
+    return pid
+
+
+def test_clients_see_nothing_of_many_deaths(mount: MountedStore) -> None:
+    report = soak(mount, 8, seed=11, longest_s=0.3)
+    assert report["errors"] == []
+    assert report["restarts"] == report["kills"] == 8
+    assert report["operations"] > 0
+    mount.unmount()
+    assert mount.check() == []
+
+
+def test_what_is_open_stays_open(mount: MountedStore) -> None:
+    point = mount.point
+    (point / "d").mkdir()
+    with open(point / "d/f", "w+b", buffering=0) as file, open(point / "gone", "w+b", buffering=0) as gone:
+        (point / "gone").unlink()
+        gone.write(b"no name")
+        file.write(b"before")
+        place = os.open(point / "d", os.O_RDONLY | os.O_DIRECTORY)
+        kill(mount)
+        file.write(b", after")
+        assert os.pread(gone.fileno(), 99, 0) == b"no name"
+        gone.write(b", still here")
+        assert os.pread(gone.fileno(), 99, 0) == b"no name, still here"
+        assert os.listdir(place) == ["f"]
+        os.close(place)
+        assert (point / "d/f").read_bytes() == b"before, after"
+        assert mount.status()["unlinked_open_files"] == 1
+    mount.unmount()
+    assert mount.check() == []
+
+
+def test_control_files_remember(mount: MountedStore) -> None:
+    control = mount.point / ".helios"
+    (mount.point / "f").write_bytes(b"1")
+    with open(control / "ctl", "r+b", buffering=0) as ctl:
+        ctl.write(b"checkpoint one")
+        kill(mount)
+        assert json.loads(ctl.read())["name"] == "one"
+        (control / "snapshots/one/f").read_bytes()
+        kill(mount)
+        ctl.write(b"branch exp")
+        reply = json.loads(os.pread(ctl.fileno(), 9999, 0))
+        assert (reply["verb"], reply["name"]) == ("branch", "exp")
+    assert json.loads((control / "ctl").read_bytes())["name"] == "exp"
+    assert "one" in os.listdir(control / "snapshots")
+    assert (control / "snapshots/one/f").read_bytes() == b"1"
+    assert (control / "branches/exp/f").read_bytes() == b"1"
+
+
+def test_a_restore_is_seen_by_everybody_after_a_death(mount: MountedStore) -> None:
+    control = mount.point / ".helios"
+    (mount.point / "f").write_bytes(b"one")
+    (control / "checkpoint").write_bytes(b"one")
+    (mount.point / "f").write_bytes(b"three")
+    kill(mount)
+    assert (mount.point / "f").read_bytes() == b"three"
+    (control / "restore").write_bytes(b"one")
+    assert shell("cat f; ls", mount.point) == "onef\n"
+
+
+def test_a_worker_that_hangs_is_replaced(mounts: Mounts, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HELIOSFS_PATIENCE_S", "3")
+    with mounts.mounted("kernel") as mount:
+        (mount.point / "f").write_bytes(b"content")
+        hung = mount.worker()
+        os.kill(hung, signal.SIGSTOP)
+        os.statvfs(mount.point)
+        assert mount.worker() != hung
+        assert mount.status()["restarts"] == 1
+        assert not Path(f"/proc/{hung}").exists()
+
+
+def test_upgrade(mount: MountedStore) -> None:
+    with open(mount.point / "f", "w+b", buffering=0) as file:
+        file.write(b"before")
+        before = mount.worker()
+        reply = json.loads(heliosfs("upgrade", mount.point, "--json").stdout)
+        assert reply["before"] == before
+        assert reply["worker_pid"] == mount.worker() != before
+        file.write(b", after")
+        assert os.pread(file.fileno(), 99, 0) == b"before, after"
+        assert mount.status()["restarts"] == 0
+
+
+def test_every_mountpoint_of_a_daemon_goes_on(mount: MountedStore) -> None:
+    (mount.point / ".helios/branches/exp").mkdir()
+    other = mount.base / "other"
+    other.mkdir()
+    heliosfs("mount", mount.store, other, "-o", "branch=main/exp,transport=kernel")
+    try:
+        (other / "there").write_bytes(b"1")
+        kill(mount)
+        (other / "there").write_bytes(b"22")
+        assert (mount.point / ".helios/branches/exp/there").read_bytes() == b"22"
+        (mount.point / "here").write_bytes(b"3")
+        assert sorted(os.listdir(other)) == ["there"]
+    finally:
+        heliosfs("umount", other)
+    assert (mount.point / "here").read_bytes() == b"3"
+
+
+def test_programs_finish_while_workers_die(mount: MountedStore) -> None:
+    """git's and SQLite's own checks, after both ran through several deaths."""
+    point = mount.point
+    script = """
+        git init -q repo && cd repo && git config user.email a@b && git config user.name n
+        for i in $(seq 12); do echo $i > file$i; git add -A; git commit -qm $i; done
+        git gc -q && git fsck --strict && git log --oneline | wc -l
+    """
+    program = subprocess.Popen(["/bin/bash", "-euc", script], cwd=point, stdout=subprocess.PIPE, text=True)
+    deaths = 0
+    with sqlite3.connect(point / "db", isolation_level=None) as database:
+        database.execute("create table t(n integer)")
+        for number in range(40):
+            database.execute("insert into t values (?)", (number,))
+            if number % 8 == 3:
+                kill(mount)
+                deaths += 1
+        while program.poll() is None and deaths < 12:
+            os.statvfs(point)
+            kill(mount)
+            deaths += 1
+        said, _ = program.communicate(timeout=90)
+        assert program.returncode == 0
+        assert said.split()[-1] == "12"
+        assert database.execute("pragma integrity_check").fetchone() == ("ok",)
+        assert database.execute("select count(*), sum(n) from t").fetchone() == (40, sum(range(40)))
+    database.close()
+    assert mount.status()["restarts"] == deaths
+
+
+def test_without_a_supervisor_a_death_is_the_end(mounts: Mounts) -> None:
+    with mounts.mounted("kernel", "supervised=no") as mount:
+        pid = kill(mount)
+        wait_until(lambda: not Path(f"/proc/{pid}").exists(), "its end")
+        with pytest.raises(OSError, match="not connected"):
+            os.statvfs(mount.point)
+        run("umount", mount.point)
