@@ -30,6 +30,7 @@ from heliosfs.daemon.mounted import MountTable, mount_verb
 from heliosfs.daemon.options import DEFAULT_TRANSPORT, MountOptions
 from heliosfs.daemon.readiness import Announcer
 from heliosfs.daemon.rpc import Progress, Request, Server, Verb, listening, success
+from heliosfs.daemon.sdnotify import ServiceManager
 from heliosfs.daemon.takeover import Supervised
 from heliosfs.daemon.transfers import transfer_verbs
 from heliosfs.daemon.upkeep import keep_up
@@ -108,6 +109,10 @@ async def _serve(
             if isinstance(announcer, Supervised):
                 nursery.start_soon(announcer.beat)
                 nursery.start_soon(_hand_over, announcer, fs, mounted)
+            else:
+                manager = ServiceManager.from_environment()
+                manager.ready(str(mountpoint))
+                nursery.start_soon(_say_alive, manager)
             if not keeper.again:
                 gc.collect()
             gc.freeze()
@@ -126,6 +131,12 @@ async def _last_words(announcer: Announcer | Supervised) -> AsyncIterator[None]:
             _log.exception("this worker has failed")
             os._exit(_FAILED_STATUS)
         raise
+
+
+async def _say_alive(manager: ServiceManager) -> None:
+    while manager.every_s:
+        manager.alive(trio.current_time())
+        await trio.sleep(manager.every_s)
 
 
 async def _hand_over(supervised: Supervised, fs: Filesystem, mounted: MountTable) -> None:

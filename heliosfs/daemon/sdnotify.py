@@ -47,6 +47,11 @@ class ServiceManager:
             self._last = now
             self._send("WATCHDOG=1")
 
+    @property
+    def every_s(self) -> float:
+        """How often to say that we are alive; 0: never."""
+        return self._every_s
+
     def _send(self, text: str) -> None:
         if not self._address:
             return

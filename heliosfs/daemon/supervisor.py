@@ -402,11 +402,12 @@ class Supervisor:
     # --- telling others ------------------------------------------------------------------------------
 
     def _ready(self, worker: Worker) -> None:
+        # Said first: the command that waits for us may be the manager's main process, and ends with our word.
+        self.manager.ready(f"{self.mountpoint}, worker {worker.pid}")
         if not self._mounted:
             self._mounted = True
             self._announce({"ok": True})
             self._log_to_store()
-        self.manager.ready(f"{self.mountpoint}, worker {worker.pid}")
 
     def _refuse(self, message: dict[str, Any]) -> None:
         self._refused = int(message["exit"])

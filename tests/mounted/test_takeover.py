@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -159,6 +161,19 @@ def test_programs_finish_while_workers_die(mount: MountedStore) -> None:
         assert database.execute("select count(*), sum(n) from t").fetchone() == (40, sum(range(40)))
     database.close()
     assert mount.status()["restarts"] == deaths
+
+
+@pytest.mark.parametrize("transport", ["kernel", "pyfuse3"])
+def test_a_service_manager_is_told(mounts: Mounts, transport: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.TemporaryDirectory() as directory, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(f"{directory}/notify")
+        manager.settimeout(20)
+        monkeypatch.setenv("NOTIFY_SOCKET", f"{directory}/notify")
+        monkeypatch.setenv("WATCHDOG_USEC", "300000")
+        with mounts.mounted(transport) as mount:
+            said = manager.recv(4096).decode().splitlines()
+            assert said[:2] == ["READY=1", f"MAINPID={mount.daemon()}"]
+            assert manager.recv(4096) == b"WATCHDOG=1"
 
 
 def test_without_a_supervisor_a_death_is_the_end(mounts: Mounts) -> None:
