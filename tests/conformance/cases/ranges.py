@@ -220,12 +220,12 @@ def without_a_name(c: Calls) -> None:
     c.stat(f)
     c.listdir("d")
     c.pwrite(f, b"content", 0)
-    c.record("linkat", ("fd", "named"), lambda: os.link(f"/proc/self/fd/{f}", "named", follow_symlinks=True))
+    c.linkat(f"/proc/self/fd/{f}", "named", FOLLOW)
     c.stat("named")
     c.content("named")
-    c.record("linkat", ("fd", "named"), lambda: os.link(f"/proc/self/fd/{f}", "named", follow_symlinks=True))
+    c.linkat(f"/proc/self/fd/{f}", "named", FOLLOW)
     c.unlink("named")
-    c.record("linkat", ("fd", "again"), lambda: os.link(f"/proc/self/fd/{f}", "again", follow_symlinks=True))
+    c.linkat(f"/proc/self/fd/{f}", "again", FOLLOW)
     c.pread(f, 99, 0)
 
 
@@ -233,7 +233,7 @@ def without_a_name(c: Calls) -> None:
 def without_a_name_for_ever(c: Calls) -> None:
     f = c.open(".", os.O_TMPFILE | os.O_EXCL | os.O_RDWR)
     c.pwrite(f, b"content", 0)
-    c.record("linkat", ("fd", "named"), lambda: os.link(f"/proc/self/fd/{f}", "named", follow_symlinks=True))
+    c.linkat(f"/proc/self/fd/{f}", "named", FOLLOW)
     c.open(".", os.O_TMPFILE | os.O_RDONLY)
     c.open("absent", os.O_TMPFILE | os.O_RDWR)
     c.create("f")
