@@ -86,6 +86,8 @@ class ControlTree:
         self._after_reply = after_reply
         self._by_page = by_page
         self._memory = memory
+        if memory is not None:
+            memory.renewed_by(self._lines)
         self._tickets = Tickets(self._remember)
         self._directories = Directories(fs, self._tickets, self.commands.roots)
         self._xattrs = Xattrs(fs, self.commands, after_reply)
@@ -106,7 +108,6 @@ class ControlTree:
                     self._recall_reply(line, view)
             else:
                 self._tickets.recall(line, branch, partial(self._ticket_again, branch))
-        memory.renewed_by(self._lines)
 
     def known_tickets(self) -> list[NodeId]:
         """Every ticket there is."""

@@ -289,6 +289,14 @@ class FakeFilesystem:
         branch = self._live(view)
         return Entry(node_id(view, ROOT_INO), FakeNode(stat.S_IFDIR | 0o755, branch.uid, branch.gid))
 
+    def looked_up_snapshots(self) -> list[tuple[ViewNo, bytes, Entry]]:
+        return [
+            (view, name, Entry(node_id(snapshot.view, ROOT_INO), FakeNode(stat.S_IFDIR | 0o755)))
+            for view, branch in self.branches.items()
+            for name, snapshot in branch.snapshots.items()
+            if snapshot.view
+        ]
+
     async def snapshot_root(self, view: ViewNo, name: bytes) -> Entry:
         snapshot = self._live(view).snapshots.get(name)
         if snapshot is None:
