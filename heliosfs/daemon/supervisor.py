@@ -161,7 +161,9 @@ class Supervisor:
         return wake, pipe
 
     def _patience_ms(self) -> float:
-        return 1000 * (0.05 if self.worker is None else min(1.0, self.patience_s / 4))
+        if self.worker is None:
+            return 50.0
+        return 1000 * min(1.0, self.patience_s / 4, self.manager.every_s or 1.0)
 
     def _forward_signals(self) -> None:
         """The worker ends the mount; a second one makes it hurry."""
@@ -175,6 +177,9 @@ class Supervisor:
     def _tend(self) -> None:
         """What is due by the clock."""
         now = time.monotonic()
+        # Of a worker that hangs, or takes its time to open the store, we take care ourselves.
+        if self._mounted:
+            self.manager.alive(now)
         if self.standby is None and self.exit_code is None:
             self.standby = self._start()
         worker = self.worker
@@ -187,7 +192,6 @@ class Supervisor:
                 self._kill(worker)
             elif worker.caught_up and now - worker.began > STABLE_S:
                 self.failures = 0
-            self.manager.alive(now)
         elif now - worker.heard > OPENING_S:
             self._say(f"worker {worker.pid} does not come to serving: killed")
             self._kill(worker)
