@@ -100,6 +100,8 @@ async def open_filesystem(
                 fs.pool.start()
                 if background:
                     nursery.start_soon(fs.persister.run)
+                    if fs.persister.pressing():
+                        fs.persister.nudge()
                     nursery.start_soon(fs.scrubber.run)
                     nursery.start_soon(fs.commit.run_interval, options.commit_s)
                 try:

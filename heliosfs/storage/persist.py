@@ -46,6 +46,8 @@ from heliosfs.storage.workers import WorkerPool
 
 QUIET_S: Final = 3.0
 OLDEST_S: Final = 30.0
+REPLAYED_MAX: Final = 1000
+"""Records whose replay delays the first answer by some 20 ms: where processes die again and again, no more."""
 REST_S: Final = 20.0
 """After so long without a change the log gives the disk back what it needs not (`Log.rest`)."""
 BACKOFF_MAX_S: Final = 60.0
@@ -152,7 +154,12 @@ class Persister:
         )
 
     def pressing(self) -> bool:
-        """Whether the log has used a quarter of its budget since the last cut, or changed inodes theirs."""
+        """Whether the log has used a quarter of its budget since the last cut, or changed inodes theirs.
+
+        Also after a long replay: the next process would have to do it again, and more.
+        """
+        if not self.cuts and self._log.recovery.records > REPLAYED_MAX:
+            return True
         if self._log.end - self.persisted > self._log.budget_bytes // 4:
             return True
         changed = sum(len(branch.head.changed) for branch in self._engine.touched_branches)

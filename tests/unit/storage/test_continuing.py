@@ -11,6 +11,7 @@ from heliosfs.core import oplog
 from heliosfs.core.errors import StaleHandle
 from heliosfs.core.ids import ROOT_INO, NodeId, node_id
 from heliosfs.filesystem import Caller, Filesystem, open_filesystem
+from heliosfs.storage.persist import REPLAYED_MAX
 
 ME = Caller(0, 0)
 
@@ -118,3 +119,16 @@ async def test_each_writer_has_a_later_epoch(tmp_path: Path) -> None:
             epochs.append(fs.log.epoch)
             await fs.make(root_of(fs), b"%d" % number, 0o100644, ME)
     assert epochs == sorted(set(epochs))
+
+
+async def test_a_long_replay_is_not_left_to_the_next_process(tmp_path: Path) -> None:
+    async with open_filesystem(tmp_path / "store", create=True) as fs:
+        root = root_of(fs)
+        for number in range(REPLAYED_MAX + 1):
+            await fs.make(root, b"%d" % number, 0o100644, ME)
+        kill(tmp_path / "store", tmp_path / "killed")
+    async with open_filesystem(tmp_path / "killed") as fs:
+        assert fs.log.recovery.records > REPLAYED_MAX
+        assert fs.persister.pressing()
+        await fs.persister.persist()
+        assert not fs.persister.pressing()
