@@ -32,7 +32,8 @@ class Poller:
 
     Polling is worth its CPU only while requests follow each other closely, and that is learned: each request that
     comes while polling gives credit, each time none comes costs some. Without credit it sleeps at once, and earns
-    some again when what it slept for came within AWAKE_S.
+    some again when what it slept for came within AWAKE_S. While a thread is at work (an fsync, a cold read) it
+    sleeps, too: polling holds the interpreter's lock nearly all the time, and the thread would wait for it.
     """
 
     def __init__(self, fd: int) -> None:
@@ -43,6 +44,7 @@ class Poller:
         self._asleep_until = 0.0
         self._credit = _CREDIT_MAX
         self._closing = False
+        self._threads: trio.CapacityLimiter | None = None
 
     def close(self) -> None:
         """Wake whoever waits, and whoever is about to."""
@@ -51,8 +53,11 @@ class Poller:
 
     async def wait(self) -> None:
         """Return when a request can be read. Raises trio.ClosedResourceError after `close`."""
+        threads = self._threads
+        if threads is None:
+            threads = self._threads = trio.to_thread.current_default_thread_limiter()
         now = perf_counter()
-        if self._credit > 0 and now > self._asleep_until:
+        if self._credit > 0 and now > self._asleep_until and not threads.borrowed_tokens:
             if await self._polled(now):
                 self._credit = min(self._credit + _PAID, _CREDIT_MAX)
                 return
