@@ -242,3 +242,30 @@ def test_control_c_does_not_reach_workers(tmp_path: Path) -> None:
             assert store.pool.stats().lost == 0
 
     trio.run(main)
+
+
+async def test_a_worker_lost_while_a_sync_begins_holds_nobody_up(tmp_path: Path) -> None:
+    """The sync has chosen the workers it must speak to, and one is lost before the first word.
+
+    Trio runs what is ready in either order; in one of them the job finds the worker dead just then.
+    """
+    async with worker_store(tmp_path, count=1) as store:
+        for turn in range(12):
+            (stored,) = await store.pool.store_files(some_file(tmp_path, b"%02d" % turn * 100))
+            assert isinstance(stored, StoredFile)
+            (victim,) = store.pool.pids()
+            os.kill(victim, signal.SIGKILL)
+            with trio.fail_after(DEADLINE_S):
+                while not process_is_gone(victim):
+                    await trio.lowlevel.checkpoint()
+
+            async def another_job(turn: int = turn) -> None:
+                # The turn in which the sync, too, goes on.
+                await trio.lowlevel.checkpoint()
+                await store.pool.store_files(some_file(tmp_path, b"%02d" % turn * 101))
+
+            with trio.fail_after(DEADLINE_S):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(store.pool.sync)
+                    nursery.start_soon(another_job)
+            assert all(store.index.has(id_) for _, _, id_ in stored.extents)

@@ -252,6 +252,9 @@ class Crew:
 
     async def _sync_worker(self, worker: Worker) -> None:
         """Sync one worker: at once if it is free, else between two batches of its job or after it."""
+        if worker not in self._workers:
+            # Lost since the sync chose it: nobody would say so any more. Its pack is the ledger's to sync.
+            return
         if worker in self._free:
             self._free.remove(worker)
         else:

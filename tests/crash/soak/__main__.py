@@ -21,6 +21,9 @@ from tests.support.lossy.mounted import mounted_lossy
 _ALL_STEPS = 500
 """So many kills should reach every labelled step."""
 
+LINES, COLUMNS = 40, 200
+"""Of what is printed of a failure; the whole of it lies beside the store."""
+
 
 def main() -> int:
     """Run the parts that were asked for; 1 at the first difference."""
@@ -40,34 +43,53 @@ def main() -> int:
     try:
         if given.kills:
             kills = Kills(given.seed, directory)
-            _part(kills, given.kills)
+            _part(kills, given.kills, directory)
             if given.kills >= _ALL_STEPS:
                 print(f"steps that were not reached: {', '.join(kills.unreached()) or 'none'}", flush=True)
         if given.mounted:
-            _part(MountedKills(given.seed, directory), given.mounted)
+            _part(MountedKills(given.seed, directory), given.mounted, directory)
         if given.cuts or given.faults:
             with mounted_lossy(directory) as lossy:
                 if given.cuts:
-                    _part(Cuts(given.seed, directory, lossy), given.cuts)
+                    _part(Cuts(given.seed, directory, lossy), given.cuts, directory)
                 if given.faults:
-                    _part(Faults(given.seed, directory, lossy), given.faults)
-    except Wrong as wrong:
-        print(f"\n{wrong}\n(what is left lies in {directory})")
+                    _part(Faults(given.seed, directory, lossy), given.faults, directory)
+    except Wrong:
         return 1
     shutil.rmtree(directory)
     return 0
 
 
-def _part(part: Kills | MountedKills | Cuts, count: int) -> None:
+def _part(part: Kills | MountedKills | Cuts, count: int, directory: Path) -> None:
     began = time.monotonic()
     try:
         part.run(count)
-    except BaseException:
-        print(f"\nFAILED after {part.totals.line()}")
-        print("\n".join(part.tail))
-        print(part.said()[-4000:])
+    except BaseException as error:
+        wrong = (str(error) or repr(error)).splitlines()
+        said = part.said()[-4000:].splitlines()
+        whole = directory / "story"
+        whole.write_text("\n".join([*wrong, *part.tail, *said]), errors="backslashreplace")
+        for line in story(wrong, list(part.tail), said, f"{part.totals.line()}; all of it: {whole}"):
+            print(line)
         raise
     print(f"{part.totals.line()} in {time.monotonic() - began:.1f} s", flush=True)
+
+
+def story(wrong: list[str], tail: list[str], said: list[str], where: str) -> list[str]:
+    """What is told of a failure: what is wrong first, then how it came about, as far as there is room.
+
+    At most LINES lines of COLUMNS characters. Of the operations and of what servers said the last are kept.
+    """
+    lines = [f"FAILED after {where}", *_some(wrong, 24)]
+    life = [line for line in tail if line.startswith("---")][-1:]
+    said = said[-6:]
+    room = LINES - len(lines) - len(life) - len(said)
+    lines += [*life, *tail[-room:], *said]
+    return [line if len(line) <= COLUMNS else line[: COLUMNS - 1] + "\u2026" for line in lines]
+
+
+def _some(lines: list[str], most: int) -> list[str]:
+    return lines if len(lines) <= most else [*lines[: most - 1], f"and {len(lines) - most + 1} more"]
 
 
 if __name__ == "__main__":

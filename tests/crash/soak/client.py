@@ -163,7 +163,7 @@ class Served:
                     return
             ready = self._poll.poll(ANSWER_S * 1000)
             if not ready:
-                raise Wrong(f"no operation is answered for {ANSWER_S:.0f} s: {self._under_way}")
+                raise Wrong(self._unanswered())
             for descriptor, _ in ready:
                 if not self._take_answer(self._by_fd[descriptor]):
                     return
@@ -173,10 +173,13 @@ class Served:
         while self._under_way:
             ready = self._poll.poll(ANSWER_S * 1000)
             if not ready:
-                raise Wrong(f"no operation is answered for {ANSWER_S:.0f} s: {self._under_way}")
+                raise Wrong(self._unanswered())
             for descriptor, _ in ready:
                 if not self._take_answer(self._by_fd[descriptor]):
                     return
+
+    def _unanswered(self) -> str:
+        return unanswered({client: operation for client, (_, operation) in self._under_way.items()}, ANSWER_S)
 
     def _begin(self, client: int) -> bool:
         operation = self._dice[client - 1].next()
@@ -271,6 +274,12 @@ def applied(model: Model, operation: Operation, like: Made = None) -> Made:
             if mine.name is None:
                 mine.name = mine.first_name = other.first_name
     return made
+
+
+def unanswered(under_way: dict[int, Operation], seconds: float) -> str:
+    """A hang in words: nothing is known to be lost, but nobody is served."""
+    lines = [f"client {client}: {brief(operation)}" for client, operation in under_way.items()]
+    return "\n".join([f"a hang: no operation is answered for {seconds:.0f} s; under way:", *lines])
 
 
 def brief(operation: Operation) -> str:

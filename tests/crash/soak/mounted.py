@@ -26,7 +26,7 @@ from heliosfs.daemon.readiness import Announcer, wait_ready
 from heliosfs.daemon.run import run as run_daemon
 from heliosfs.storage.layout import StoreLayout
 from tests.crash.soak import program
-from tests.crash.soak.client import Served, Wrong, brief
+from tests.crash.soak.client import Served, Wrong, brief, unanswered
 from tests.crash.soak.compare import differences
 from tests.crash.soak.dice import Dice
 from tests.crash.soak.journal import Journal
@@ -242,7 +242,7 @@ class MountedKills:
                     send(self._channels[number], operation)
             ready = select.select(list(by_fd), [], [], _ANSWER_S)[0]
             if not ready:
-                raise Wrong(f"no operation is answered for {_ANSWER_S:.0f} s: {self._under_way}")
+                raise Wrong(unanswered(self._under_way, _ANSWER_S))
             for descriptor in ready:
                 self._take_answer(by_fd[descriptor])
                 done += 1
