@@ -47,7 +47,7 @@ def test_a_failure_is_told_in_little_and_what_is_wrong_first() -> None:
     tail = ["--- life: 1", *(f"client 1 #{n} write" for n in range(79))]
     told = story(wrong, tail, ["Traceback"] * 90, "3 kills")
     assert len(told) == LINES and max(map(len, told)) == COLUMNS
-    assert told[0] == "FAILED after 3 kills" and told[1].startswith(wrong[0][:150])
+    assert told[0] == "FAILED: 3 kills" and told[1].startswith(wrong[0][:150])
     assert told[24] == "and 37 more" and "--- life: 1" in told and tail[-1] in told
 
 

@@ -69,7 +69,7 @@ def _part(part: Kills | MountedKills | Cuts, count: int, directory: Path) -> Non
         said = part.said()[-4000:].splitlines()
         whole = directory / "story"
         whole.write_text("\n".join([*wrong, *part.tail, *said]), errors="backslashreplace")
-        for line in story(wrong, list(part.tail), said, f"{part.totals.line()}; all of it: {whole}"):
+        for line in story(wrong, list(part.tail), said, f"{whole} has all of it; {part.totals.line()}"):
             print(line)
         raise
     print(f"{part.totals.line()} in {time.monotonic() - began:.1f} s", flush=True)
@@ -80,11 +80,12 @@ def story(wrong: list[str], tail: list[str], said: list[str], where: str) -> lis
 
     At most LINES lines of COLUMNS characters. Of the operations and of what servers said the last are kept.
     """
-    lines = [f"FAILED after {where}", *_some(wrong, 24)]
+    lines = [f"FAILED: {where}", *_some(wrong, 24)]
     life = [line for line in tail if line.startswith("---")][-1:]
     said = said[-6:]
     room = LINES - len(lines) - len(life) - len(said)
-    lines += [*life, *tail[-room:], *said]
+    last = tail[-room:]
+    lines += [*(line for line in life if line not in last), *last, *said]
     return [line if len(line) <= COLUMNS else line[: COLUMNS - 1] + "\u2026" for line in lines]
 
 
