@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Final
 
-DEFAULT_TRANSPORT: Final = "pyfuse3"
+DEFAULT_TRANSPORT: Final = "kernel"
 
 
 @dataclass(slots=True, frozen=True)

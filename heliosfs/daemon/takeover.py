@@ -66,7 +66,8 @@ class Supervised:
 
     def begin(self) -> Order | None:
         """Say who we are, and take the order to serve. None: it will never come."""
-        self.supervisor_pid = os.getppid()
+        # Not getppid: until the process between us has ended, that is its number.
+        self.supervisor_pid = words.maker_of(self._line)
         pidfd = os.pidfd_open(os.getpid())
         words.say(self._line, {"say": "born", "pid": os.getpid()}, [pidfd])
         os.close(pidfd)

@@ -10,9 +10,11 @@ import array
 import json
 import os
 import socket
+import struct
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+_UCRED: Final = struct.Struct("3i")
 _MESSAGE_MAX: Final = 1 << 17
 _DESCRIPTORS_MAX: Final = 250
 """The kernel passes 253 at a time."""
@@ -21,6 +23,12 @@ _DESCRIPTORS_MAX: Final = 250
 def pair() -> tuple[socket.socket, socket.socket]:
     """Both ends of a new line."""
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+def maker_of(line: socket.socket) -> int:
+    """Process id of who made this line with `pair`."""
+    pid: int = _UCRED.unpack(line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))[0]
+    return pid
 
 
 def say(line: socket.socket, message: Mapping[str, object], fds: Sequence[int] = ()) -> bool:

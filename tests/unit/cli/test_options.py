@@ -38,7 +38,7 @@ def test_what_concerns_mount_alone_is_ignored(word: str) -> None:
     "word",
     [
         *("branches=x", "allow_others", "memory", "memory=", "memory=0", "memory=12Q", "memory=-1", "log=1.5G"),
-        *("commit=0", "commit=2h", "commit=ten", "control=on", "cache=none", "cache=shared", "branch="),
+        *("commit=0", "commit=2h", "commit=ten", "control=on", "cache=none", "branch="),
         *("branch=/main", "branch=main/", "ro=1", "memory=99999999999999999999999"),
     ],
 )
@@ -47,6 +47,13 @@ def test_what_is_unknown_or_malformed_is_refused_by_name(word: str) -> None:
         parse([f"rw,{word},nosuid"])
     assert caught.value.code == Exit.USAGE
     assert word in caught.value.what
+
+
+def test_a_shared_cache_is_refused_where_it_cannot_be_had() -> None:
+    assert parse(["cache=shared"]).cache == "shared"
+    with pytest.raises(CliError) as caught:
+        parse(["cache=shared,transport=pyfuse3"])
+    assert caught.value.code == Exit.USAGE
 
 
 def test_sloppy_leaves_out_what_is_unknown_but_not_what_is_wrong() -> None:

@@ -116,7 +116,7 @@ def test_a_mounts_life(store: Path, point: Path, guard: Guard) -> None:
         with pytest.raises(DaemonError, match="in use by"), open(point / "f"):
             mountpoints.unmount(point)
         mountpoints.unmount(point)
-        assert not Path(f"/proc/{pid}").exists() or is_zombie(pid)
+        wait_until(lambda: not Path(f"/proc/{pid}").exists() or is_zombie(pid), "the supervisor's end")
     finally:
         close(point, guard)
     assert not (store / "socket").exists()
@@ -172,7 +172,7 @@ def test_the_socket_can_unmount(store: Path, point: Path, guard: Guard) -> None:
 
 
 def test_a_killed_daemons_mount_is_recovered(store: Path, point: Path, guard: Guard) -> None:
-    spawn.start(store, point, MountOptions())
+    spawn.start(store, point, MountOptions(supervised=False))
     guard.say(f"hold {point} {connection_of(point)}")
     try:
         (point / "f").write_text("kept")
@@ -180,7 +180,7 @@ def test_a_killed_daemons_mount_is_recovered(store: Path, point: Path, guard: Gu
         assert isinstance(pid, int)
         os.kill(pid, signal.SIGKILL)
         wait_until(lambda: mountpoints.is_stale(point), "a dead mount")
-        spawn.start(store, point, MountOptions())
+        spawn.start(store, point, MountOptions(supervised=False))
         guard.say(f"hold {point} {connection_of(point)}")
         assert (point / "f").read_text() == "kept"
         mountpoints.unmount(point)
