@@ -180,7 +180,10 @@ def _assemble(
         log.keep_reserve()
     space.refill(unstored)
     continuation.finish(engine)
-    index = ChunkIndex(db)
+    try:
+        index = ChunkIndex(db)
+    except OSError as error:
+        raise Damaged("chunk index", f"the chunk index in the store's database can't be read: {error}") from error
     commit = GroupCommit(log)
     pool = WorkerPool(layout.packs_dir, index, claims=claims, pack_bytes=sizes.pack, module=calls.worker_module)
     fs = Filesystem(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import random
 import shutil
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from cas.index import ChunkIndex
 from heliosfs.core.check import check
 from heliosfs.core.errors import Damaged, StaleHandle
 from heliosfs.core.ids import ROOT_INO, Ino, ViewNo, node_id
@@ -157,3 +159,21 @@ async def test_a_whole_record_that_fits_nothing_is_damage_with_its_place(tmp_pat
             async with open_filesystem(tmp_path / "store"):
                 pass
         assert f"log record at {place.lsn} (Unlink)" in str(raised.value)
+
+
+async def test_an_index_that_cannot_be_read_refuses_the_store_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_filesystem(tmp_path / "store", create=True):
+        pass
+
+    def unreadable(_index: ChunkIndex) -> None:
+        raise OSError(errno.EIO, "Corruption: block checksum mismatch")
+
+    monkeypatch.setattr(ChunkIndex, "_load_sums", unreadable)
+    with pytest.raises(Damaged, match="chunk index in the store's database"):
+        async with open_filesystem(tmp_path / "store"):
+            pass
+    monkeypatch.undo()
+    async with open_filesystem(tmp_path / "store"):
+        pass
