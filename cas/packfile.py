@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import os
 import struct
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from cas.checksum import crc32
 from cas.codec import FRAME_OVERHEAD, decode, raw_length
 from cas.digest import ID_BYTES, ChunkId, chunk_id
 from cas.errors import FrameDamaged, PackDamaged, VersionUnknown
@@ -34,7 +34,6 @@ _NAME: Final = "pack-"
 # Bound once: one header is made for each chunk stored.
 _pack_entry: Final = _ENTRY_HEADER.pack
 _pack_crc: Final = _CRC.pack
-_crc32: Final = zlib.crc32
 
 assert _ENTRY_HEADER.size == 4 + ID_BYTES + 4
 
@@ -94,13 +93,13 @@ def pack_writer(directory: Path, pack: int) -> int | None:
 def pack_header(pack: int, writer: int, salt: bytes) -> bytes:
     """The first PACK_HEADER_BYTES of a pack."""
     header = _PACK_HEADER.pack(MAGIC, VERSION, pack, writer, salt)
-    return header + _CRC.pack(zlib.crc32(header))
+    return header + _CRC.pack(crc32(header))
 
 
 def entry_header(id: ChunkId, length: int, seed: int) -> bytes:
     """The ENTRY_HEADER_BYTES before a frame of `length` bytes; `seed` is the CRC-32 of the pack's salt."""
     header = _pack_entry(ENTRY_MAGIC, id, length)
-    return header + _pack_crc(_crc32(header, seed))
+    return header + _pack_crc(crc32(header, seed))
 
 
 def scan_pack(directory: Path, pack: int, *, verified: bool) -> Iterator[Stored]:
@@ -111,7 +110,7 @@ def scan_pack(directory: Path, pack: int, *, verified: bool) -> Iterator[Stored]
         header = file.read(PACK_HEADER_BYTES)
         if len(header) < PACK_HEADER_BYTES:
             return
-        seed = zlib.crc32(check_pack_header(path, header))
+        seed = crc32(check_pack_header(path, header))
         offset = PACK_HEADER_BYTES
         while offset + ENTRY_HEADER_BYTES <= size:
             file.seek(offset)
@@ -147,7 +146,7 @@ def read_entry_header(header: bytes, seed: int | None) -> tuple[ChunkId, int] | 
     magic, id, length = _ENTRY_HEADER.unpack_from(header)
     if magic != ENTRY_MAGIC:
         return None
-    if seed is not None and _CRC.unpack_from(header, _ENTRY_HEADER.size)[0] != zlib.crc32(
+    if seed is not None and _CRC.unpack_from(header, _ENTRY_HEADER.size)[0] != crc32(
         header[: _ENTRY_HEADER.size], seed
     ):
         return None
@@ -161,7 +160,7 @@ def check_pack_header(path: Path, header: bytes) -> bytes:
         raise PackDamaged(path, "not a pack file")
     # The sum first: a flipped byte is no later version.
     (crc,) = _CRC.unpack_from(header, _PACK_HEADER.size)
-    if crc != zlib.crc32(header[: _PACK_HEADER.size]):
+    if crc != crc32(header[: _PACK_HEADER.size]):
         raise PackDamaged(path, "checksum of its header")
     if version != VERSION:
         raise VersionUnknown(path, version)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from itertools import repeat
 from pathlib import Path
 from typing import Final
 
+from cas.checksum import crc32
 from cas.codec import MAX_FRAME, decode
 from cas.digest import ChunkId, verify
 from cas.errors import ChunkDamaged, FrameDamaged
@@ -248,7 +248,7 @@ class PackWriter:
         self._fd = fd
         self._pack = pack
         self._offset = PACK_HEADER_BYTES
-        self._seed = zlib.crc32(salt)
+        self._seed = crc32(salt)
         self._new_name = True
 
     def _write_all(self, fd: int, data: memoryview, offset: int) -> None:

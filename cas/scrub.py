@@ -8,11 +8,11 @@ be whole as a chunk; whoever knows its place can tell. Must not know: the index,
 from __future__ import annotations
 
 import os
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from cas.checksum import crc32
 from cas.codec import MAX_FRAME, decode
 from cas.digest import ChunkId, chunk_id
 from cas.errors import FrameDamaged, PackDamaged
@@ -84,7 +84,7 @@ def scrub_pack(directory: Path, pack: int, pace: Pace) -> Iterator[Entry | Broke
             return
         seed: int | None = None
         try:
-            seed = zlib.crc32(check_pack_header(path, os.pread(fd, PACK_HEADER_BYTES, 0)))
+            seed = crc32(check_pack_header(path, os.pread(fd, PACK_HEADER_BYTES, 0)))
         except PackDamaged as error:
             yield Broken(pack, 0, PACK_HEADER_BYTES, size == PACK_HEADER_BYTES, f"pack header: {error.reason}")
         except OSError as error:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Final
-from zlib import crc32
 
+from cas.checksum import crc32
 from heliosfs.storage.checking.quarantine import Quarantine
 from heliosfs.storage.errors import LogDamaged
 from heliosfs.storage.log.frame import (

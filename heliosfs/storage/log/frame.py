@@ -11,8 +11,8 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from typing import Final, NamedTuple
-from zlib import crc32
 
+from cas.checksum import crc32
 from heliosfs.core.ids import Lsn
 
 VERSION: Final = 0

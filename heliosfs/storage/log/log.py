@@ -15,8 +15,8 @@ import os
 import threading
 from pathlib import Path
 from typing import Final
-from zlib import crc32
 
+from cas.checksum import crc32
 from heliosfs.core.ids import Lsn
 from heliosfs.storage.errors import LifeReleased, LogDamaged
 from heliosfs.storage.log.frame import (

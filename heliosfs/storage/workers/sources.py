@@ -12,8 +12,8 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple
-from zlib import crc32
 
+from cas.checksum import crc32
 from cas.digest import ChunkId
 from cas.errors import CasError
 from cas.packs import PackReader, Place
