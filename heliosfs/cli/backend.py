@@ -6,6 +6,8 @@ here only when no daemon answers, and under its lock. Must not know: what any ve
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import shlex
@@ -20,6 +22,7 @@ from heliosfs.cli.exits import CliError, Exit
 from heliosfs.cli.locate import Place, locate
 from heliosfs.cli.output import Reply, shown
 from heliosfs.cli.verb import checked, start_directory
+from heliosfs.control import ioctl
 
 _CHUNK = 1 << 20
 
@@ -34,7 +37,9 @@ class Backend(Protocol):
 
 @dataclass(slots=True, frozen=True)
 class CtlFile:
-    """The branch's `.helios/ctl`: a line is written to a descriptor, its reply read from the same one.
+    """The branch's `.helios/ctl`: an ioctl carries the line and its reply.
+
+    Where the transport has none, the line is written to the descriptor and its reply read from the same one.
 
     Attributes:
         place: The branch.
@@ -50,18 +55,37 @@ class CtlFile:
         except OSError as error:
             raise CliError.from_os(error) from error
         try:
-            refused: OSError | None = None
-            try:
-                os.write(descriptor, line)
-            except OSError as error:
-                # The reason in words can be read back from the same descriptor.
-                refused = error
-            reply = self._read(descriptor)
+            refused, reply = self._in_one_call(descriptor, line)
+            if refused is not None and refused.errno == errno.ENOTTY:
+                refused, reply = None, b""
+                try:
+                    os.write(descriptor, line)
+                except OSError as error:
+                    refused = error
+            # The reason in words can be read back from the same descriptor, like a reply that is long.
+            answer = _object(reply) if reply else self._read(descriptor)
         finally:
             os.close(descriptor)
-        if reply is not None:
-            return reply
+        # A refusal that came without a reply of its own leaves the branch's last result to be read.
+        expected = None if refused is None else errno.errorcode.get(refused.errno or 0)
+        if answer is not None and (refused is None or answer.get("errno") == expected):
+            return answer
         raise CliError.from_os(refused or OSError(5, "the control file gave no reply", self.place.ctl))
+
+    @staticmethod
+    def _in_one_call(descriptor: int, line: bytes) -> tuple[OSError | None, bytes]:
+        """Why the command was refused, and its reply; b"" if there is none, or it does not fit."""
+        if len(line) > ioctl.TEXT_MAX:
+            return OSError(errno.ENOTTY, "too long"), b""
+        structure = ioctl.request(line)
+        refused = None
+        try:
+            fcntl.ioctl(descriptor, ioctl.NUMBER, structure, True)
+        except OSError as error:
+            refused = error
+        reply, whole = ioctl.reply_in(structure)
+        # Untouched, where it did not come to a reply.
+        return refused, reply if whole == len(reply) else b""
 
     @staticmethod
     def _read(descriptor: int) -> Reply | None:
@@ -72,10 +96,17 @@ class CtlFile:
             while part := os.pread(descriptor, _CHUNK, offset):
                 parts.append(part)
                 offset += len(part)
-            reply = json.loads(b"".join(parts))
-        except (OSError, ValueError):
+        except OSError:
             return None
-        return reply if isinstance(reply, dict) else None
+        return _object(b"".join(parts))
+
+
+def _object(line: bytes) -> Reply | None:
+    try:
+        reply = json.loads(line)
+    except ValueError:
+        return None
+    return reply if isinstance(reply, dict) else None
 
 
 @dataclass(slots=True, frozen=True)

@@ -51,7 +51,7 @@ def _rename(record: oplog.RenameSnapshot, lsn: int) -> Reply:
 
 
 def _discard(record: oplog.Discard, lsn: int) -> Reply:
-    return _reply("discard", None, None, record.now_ns)
+    return _reply("branch rm", None, None, record.now_ns)
 
 
 _REPLIES: Final[dict[type[Record], Callable[..., Reply]]] = {

@@ -29,6 +29,8 @@ _ESCAPES: Final = {
     0x22: '\\"',
     0x5C: "\\\\",
 }
+_CUT_TEXT: Final = 1000
+"""Characters of a verb or a reason in a reply that is cut; quoted, each byte of them may take five."""
 _OWN_KEYS: Final = frozenset(("ok", "verb", "errno", "error"))
 
 
@@ -86,6 +88,20 @@ class Reply:
         if line is None:
             line = self._line = encode_line(self._keys())
         return line
+
+    def cut(self) -> bytes:
+        """A line of less than 12 KiB in place of one that does not fit: the eight keys of every reply."""
+        short = Reply(
+            self.verb[:_CUT_TEXT],
+            self.id,
+            self.name,
+            self.durable,
+            self.time_ns,
+            {},
+            self.errno,
+            self.error[:_CUT_TEXT],
+        )
+        return short.line
 
     def as_dict(self) -> dict[str, object]:
         """What the line says, as who reads it will have it."""

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
+from heliosfs.control import ioctl
 from heliosfs.control.again import reply_again
 from heliosfs.control.commands import Command, check_owner
 from heliosfs.control.directories import (
@@ -41,7 +42,7 @@ from heliosfs.control.nodes import (
 from heliosfs.control.remembering import Memory, reply_from_json, reply_to_json
 from heliosfs.control.reply import Reply
 from heliosfs.control.runner import AfterReply, Commands
-from heliosfs.control.table import FileForm
+from heliosfs.control.table import CTL, FileForm
 from heliosfs.control.tickets import LatestLink, Ticket, Tickets
 from heliosfs.control.xattrs import PREFIX, Xattrs
 from heliosfs.core.errors import FsError, StaleHandle
@@ -303,7 +304,7 @@ class ControlTree:
         if change.mode is not None or change.uid is not None or change.gid is not None or form is None:
             raise FsError(errno.EPERM)
         if touched:
-            await self._give(ticket, form, None, caller)
+            (await self._give(ticket, form, None, caller)).raise_refusal()
         else:
             self.commands.may(ticket.view, caller)
         return ticket
@@ -344,8 +345,52 @@ class ControlTree:
         if form is None:
             raise FsError(errno.EPERM)
         ticket.wrote(offset)
-        await self._give(ticket, form, data, caller, offset + len(data))
+        (await self._give(ticket, form, data, caller, offset + len(data))).raise_refusal()
         return len(data)
+
+    async def ioctl(self, node: NodeId, number: int, data: bytes, caller: Caller) -> tuple[int, bytes]:
+        """One command and its reply: on `.helios` what `ctl` takes, on a command's file what that takes.
+
+        Of a file the reply can be read, too, from its start and whole; of `.helios` it is the last result of `ctl`.
+
+        Args:
+            data: The structure of control/ioctl.py.
+
+        Returns:
+            0 or the command's errno, and the structure that answers it, whatever became of the command.
+
+        Raises:
+            FsError: ENOTTY another number, or a node that takes no commands; EINVAL a malformed structure; ESTALE.
+        """
+        if number != ioctl.NUMBER:
+            raise FsError(errno.ENOTTY)
+        if node > INO_MASK:
+            which, branch = self._directory(node)
+            if which != ROOT_DIRECTORY:
+                raise FsError(errno.ENOTTY)
+            reply = await self._run(CTL, branch.view, ioctl.command_in(data), caller)
+            self.commands.record(branch.view, CTL.name, reply)
+        else:
+            ticket = self._tickets.ticket(node)
+            form = ticket.file.form
+            if form is None:
+                raise FsError(errno.ENOTTY)
+            command = ioctl.command_in(data)
+            ticket.wrote(0)
+            reply = await self._give(ticket, form, command, caller)
+        return reply.errno, _answer(reply)
+
+    def answer_again(self, node: NodeId, applied: Sequence[Applied]) -> tuple[int, bytes] | None:
+        """What `ioctl` answers where a former process has carried the command out; None: its records don't say."""
+        reply = reply_again(applied)
+        if reply is None:
+            return None
+        if node > INO_MASK:
+            self.commands.record(self._directory(node)[1].view, CTL.name, reply)
+        else:
+            self.recall_reply(node, applied, 0)
+            reply = self._tickets.ticket(node).reply or reply
+        return reply.errno, _answer(reply)
 
     # --- extended attributes -------------------------------------------------------------------------
 
@@ -400,23 +445,26 @@ class ControlTree:
         data: bytes | None,
         caller: Caller,
         behind: int | None = None,
-    ) -> None:
-        """Run the command that a ticket was given (None: by a touch); its reply stays with the ticket."""
-        view, commands = ticket.view, self.commands
-        self._tickets.check_room(view)
+    ) -> Reply:
+        """Run the command that a ticket was given; its reply stays with the ticket."""
+        self._tickets.check_room(ticket.view)
         await ticket.begin()
         try:
-            try:
-                command = _touched(form) if data is None else form.written(data)
-            except FsError as error:
-                commands.may(view, caller)
-                reply = commands.refusal(form.verb_of(data or b""), error.errno, error.reason)
-            else:
-                reply = await commands.run(command, view, caller)
+            reply = await self._run(form, ticket.view, data, caller)
             self._answered(ticket, form, reply, behind if reply.ok else None)
         finally:
             ticket.end()
-        reply.raise_refusal()
+        return reply
+
+    async def _run(self, form: FileForm, view: ViewNo, data: bytes | None, caller: Caller) -> Reply:
+        """Run the command that was given by bytes (None: by a touch); coherent when it returns."""
+        commands = self.commands
+        try:
+            command = _touched(form) if data is None else form.written(data)
+        except FsError as error:
+            commands.may(view, caller)
+            return commands.refusal(form.verb_of(data or b""), error.errno, error.reason)
+        return await commands.run(command, view, caller)
 
     def _answered(self, ticket: Ticket, form: FileForm, reply: Reply, behind: int | None) -> None:
         """A command given through a ticket has its reply; the writer's file position is `behind` it."""
@@ -439,6 +487,12 @@ class ControlTree:
 def _reply_line(node: NodeId, view: ViewNo, kind: bytes, reply: Reply, behind: int) -> Mapping[str, object]:
     stored = reply_to_json(reply)
     return {"reply": stored, "by": node, "view": view, "kind": kind.decode(), "behind": behind}
+
+
+def _answer(reply: Reply) -> bytes:
+    line = reply.line
+    whole = len(line)
+    return ioctl.answer(line if whole <= ioctl.TEXT_MAX else reply.cut(), whole)
 
 
 def _touched(form: FileForm) -> Command:

@@ -151,6 +151,15 @@ class Hands:
         finally:
             os.close(descriptor)
 
+    def ioctl(self, descriptor: int, number: int, structure: bytes) -> tuple[int, bytes]:
+        """ioctl(2): 0 or the errno, and what has become of the structure."""
+        changed = bytearray(structure)
+        try:
+            fcntl.ioctl(descriptor, number, changed, True)
+        except OSError as error:
+            return error.errno or 0, bytes(changed)
+        return 0, bytes(changed)
+
     def map(self, path: str, length: int, writable: bool = False, private: bool = False) -> int:
         """Map a file; the number of the mapping."""
         descriptor = os.open(path, os.O_RDWR if writable and not private else os.O_RDONLY)

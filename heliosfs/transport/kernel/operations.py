@@ -5,12 +5,13 @@ from __future__ import annotations
 from heliosfs.transport.kernel.attributes import AttributeHandlers
 from heliosfs.transport.kernel.data import DataHandlers
 from heliosfs.transport.kernel.handlers import Answer, Header
+from heliosfs.transport.kernel.ioctls import IoctlHandlers
 from heliosfs.transport.kernel.listings import ListingHandlers
 from heliosfs.transport.kernel.ranges import RangeHandlers
 from heliosfs.transport.kernel.xattrs import XattrHandlers
 
 
-class HeliosHandlers(AttributeHandlers, RangeHandlers, ListingHandlers, DataHandlers, XattrHandlers):
+class HeliosHandlers(AttributeHandlers, RangeHandlers, ListingHandlers, IoctlHandlers, XattrHandlers):
     """What the pump calls. What is missing here is answered with ENOSYS, which the kernel remembers."""
 
     releasedir = DataHandlers.release

@@ -127,6 +127,7 @@ class Resent:
         answers["CREATE"] = answers["TMPFILE"] = self._opened
         answers["SETATTR"] = self._attributes
         answers["WRITE"] = self._written
+        answers["IOCTL"] = self._by_ioctl
         answers["COPY_FILE_RANGE"] = lambda head, view, end, applied: WRITE_OUT.pack(_copied(applied), 0)
         answers["COPY_FILE_RANGE_64"] = lambda head, view, end, applied: COPY_OUT.pack(_copied(applied))
         return answers
@@ -195,6 +196,19 @@ class Resent:
         await self._recall(head, applied, behind)
         self._handlers.drop_pages(self._handlers.node(head[3]))
         return WRITE_OUT.pack(size, 0)
+
+    async def _by_ioctl(self, head: Header, view: memoryview, end: int, applied: list[Applied]) -> Answer:
+        handlers = self._handlers
+        node = handlers.node(head[3])
+        room = Layouts.IOCTL.unpack_from(view, BODY)[5]
+        # What follows may suspend, and the buffer is the next request's then.
+        request = view[:end].tobytes()
+        await self.told.wait()
+        answered = handlers.control.answer_again(node, applied)
+        if answered is not None:
+            return handlers.commanded(node, room, answered)
+        answer = handlers.ioctl(head, memoryview(request), end)
+        return await answer if isinstance(answer, Coroutine) else answer
 
     async def _recall(self, head: Header, applied: list[Applied], behind: int | None) -> None:
         """The ticket shows the reply to a command that a former process has carried out."""

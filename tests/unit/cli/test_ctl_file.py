@@ -1,4 +1,4 @@
-"""One line to `ctl`, its reply from the same descriptor; a plain file plays the control file."""
+"""One line to `ctl`, its reply by the same call or descriptor; a plain file plays the control file."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from heliosfs.cli import backend
 from heliosfs.cli.backend import CtlFile
 from heliosfs.cli.exits import CliError
 from heliosfs.cli.locate import Place
+from heliosfs.control import ioctl
 
 
 class Ctl:
@@ -66,6 +67,67 @@ def test_a_long_reply_is_read_whole(ctl: Ctl, tmp_path: Path) -> None:
     entries = reply["entries"]
     assert isinstance(entries, list)
     assert len(entries) == 400_000
+
+
+def test_somebody_elses_result_is_no_reply(ctl: Ctl, tmp_path: Path) -> None:
+    """Where there is no room for a reply, the file shows what it showed before."""
+    ctl.refusal, ctl.answer = errno.ENFILE, b'{"ok": true, "errno": null}\n'
+    with pytest.raises(CliError) as caught:
+        CtlFile(Place(os.fsencode(tmp_path), b"")).run(["checkpoint"])
+    assert caught.value.errno_name == "ENFILE"
+
+
+class Call:
+    """Answers an ioctl as told; the file behind the descriptor holds what it held."""
+
+    def __init__(self, answer: bytes = b"", whole: int | None = None, refusal: int = 0) -> None:
+        self.lines: list[bytes] = []
+        self._answer = answer
+        self._whole = len(answer) if whole is None else whole
+        self._refusal = refusal
+
+    def ioctl(self, _descriptor: int, number: int, structure: bytearray, _mutate: bool) -> int:
+        assert number == ioctl.NUMBER
+        self.lines.append(ioctl.command_in(bytes(structure)))
+        if self._answer:
+            answered = ioctl.answer(self._answer, self._whole)
+            structure[: len(answered)] = answered
+        if self._refusal:
+            raise OSError(self._refusal, os.strerror(self._refusal))
+        return 0
+
+
+def call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, made: Call) -> dict[str, object]:
+    monkeypatch.setattr(backend.fcntl, "ioctl", made.ioctl)
+    return CtlFile(Place(os.fsencode(tmp_path), b"")).run(["checkpoint", "v 1"])
+
+
+def test_one_call(ctl: Ctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Call(b'{"ok": true}\n')
+    assert call(monkeypatch, tmp_path, made) == {"ok": True}
+    assert (made.lines, ctl.lines) == ([b"checkpoint 'v 1'\n"], [])
+
+
+def test_a_refusal_by_the_call_comes_with_its_reply(
+    ctl: Ctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Call(b'{"ok": false, "errno": "EEXIST", "error": "there is"}\n', refusal=errno.EEXIST)
+    assert call(monkeypatch, tmp_path, made)["error"] == "there is"
+    assert ctl.lines == []
+
+
+def test_a_cut_reply_is_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".helios").mkdir()
+    (tmp_path / ".helios/ctl").write_bytes(b'{"ok": true, "entries": [1]}\n')
+    assert call(monkeypatch, tmp_path, Call(b'{"ok": true}\n', whole=29))["entries"] == [1]
+
+
+def test_a_call_that_fails_without_a_reply_is_the_errno(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".helios").mkdir()
+    (tmp_path / ".helios/ctl").write_bytes(b'{"ok": true, "errno": null}\n')
+    with pytest.raises(CliError) as caught:
+        call(monkeypatch, tmp_path, Call(refusal=errno.ENFILE))
+    assert caught.value.errno_name == "ENFILE"
 
 
 def test_no_control_file(tmp_path: Path) -> None:

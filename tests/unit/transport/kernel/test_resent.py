@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import stat
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from heliosfs.control import ioctl
 from heliosfs.core.ids import ViewNo
 from heliosfs.transport.kernel import wire as w
 from heliosfs.transport.kernel.replies import ABSENT
@@ -150,6 +152,52 @@ def test_a_command_is_carried_out_once(death: Death) -> None:
     assert death.second is not None
     assert [snapshot.name for snapshot in death.second.fs.snapshots(ViewNo(1))] == [b"one"]
     assert death.wire.ask(w.MKDIR, snapshots, body).error == -errno.EEXIST
+
+
+def ioctl_body(line: bytes) -> bytes:
+    # Not filled up as a kernel's is: some of them have to wait in a socket's buffer.
+    structure = bytes(ioctl.request(line)).rstrip(b"\0")
+    return Layouts.IOCTL.pack(0, w.IOCTL_DIR, ioctl.NUMBER, 0, len(structure), ioctl.SIZE) + structure
+
+
+def answered(body: bytes) -> tuple[int, dict[str, object]]:
+    """The call's result, and the line that came with it."""
+    return w.IOCTL_OUT.unpack_from(body)[0], json.loads(ioctl.reply_in(body[w.IOCTL_OUT.size :])[0])
+
+
+def test_a_command_by_ioctl_is_carried_out_once(death: Death) -> None:
+    """One that was carried out says so again; one that was refused or asked for nothing is simply done."""
+    wire = death.wire
+    control = wire.entry(wire.ask(w.LOOKUP, 1, b".helios\0"))[0]
+    lines = (b"checkpoint one", b"checkpoint one", b"ls", b"retention --keep-last 3")
+    before = [(*done(wire, w.IOCTL, control, ioctl_body(line)), line) for line in lines]
+    again = death.dies(*((unique, w.IOCTL, control, ioctl_body(line)) for unique, _, line in before))
+    made, refused, listed, kept = (answered(reply.body) for reply in again)
+    assert (made[0], made[1]["name"]) == (0, "one")
+    assert made[1]["id"] == answered(before[0][1])[1]["id"]
+    assert (refused[0], refused[1]["errno"]) == (-errno.EEXIST, "EEXIST")
+    assert (listed[0], listed[1]["latest"]) == (0, "one")
+    assert (kept[0], kept[1]["ok"]) == (0, True)
+    assert death.second is not None
+    assert [snapshot.name for snapshot in death.second.fs.snapshots(ViewNo(1))] == [b"one"]
+
+
+def test_malformed_ioctls(death: Death) -> None:
+    wire = death.wire
+    control = wire.entry(wire.ask(w.LOOKUP, 1, b".helios\0"))[0]
+    body = ioctl_body(b"checkpoint one")
+    for wrong in (
+        body[:-1],
+        Layouts.IOCTL.pack(0, 0, ioctl.NUMBER, 0, 0, ioctl.SIZE),
+        Layouts.IOCTL.pack(0, 0, ioctl.NUMBER, 0, 1 << 31, ioctl.SIZE) + body[Layouts.IOCTL.size :],
+    ):
+        assert wire.ask(w.IOCTL, control, wrong).error == -errno.EINVAL
+    assert wire.ask(w.IOCTL, 999, body).error == -errno.ESTALE
+    assert wire.ask(w.IOCTL, control, body).error == 0
+    # Not enough room for a reply: the command is carried out all the same, as with any buffer that is too short.
+    structure = body[Layouts.IOCTL.size :]
+    short = Layouts.IOCTL.pack(0, 0, ioctl.NUMBER, 0, len(structure), 16)
+    assert wire.ask(w.IOCTL, control, short + structure).error == -errno.EINVAL
 
 
 def test_nothing_is_kept_once_something_new_has_come(death: Death) -> None:
