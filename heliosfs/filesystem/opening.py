@@ -32,6 +32,7 @@ from heliosfs.storage.collecting.collector import Collector
 from heliosfs.storage.collecting.reads import ReadsUnderWay
 from heliosfs.storage.layout import StoreLayout
 from heliosfs.storage.log import GroupCommit, Log, Place
+from heliosfs.storage.log.commit import kernel_sync
 from heliosfs.storage.pagestore import PageCache, PageStore
 from heliosfs.storage.persist import Persister
 from heliosfs.storage.reading import Reader
@@ -115,6 +116,7 @@ async def open_filesystem(
                 await fs.pool.close()
             fs.backings.close()
             fs.reader.close()
+            fs.commit.close()
             fs.log.close()
     finally:
         layout.close()
@@ -184,7 +186,7 @@ def _assemble(
         index = ChunkIndex(db)
     except OSError as error:
         raise Damaged("chunk index", f"the chunk index in the store's database can't be read: {error}") from error
-    commit = GroupCommit(log)
+    commit = GroupCommit(log, kernel_sync(calls.log))
     pool = WorkerPool(layout.packs_dir, index, claims=claims, pack_bytes=sizes.pack, module=calls.worker_module)
     fs = Filesystem(
         engine,

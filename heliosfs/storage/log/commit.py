@@ -1,21 +1,50 @@
-"""Group commit: many who wait for durability share one sync, which runs in a thread."""
+"""Group commit: many who wait for durability share one sync, which runs beside the loop."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
+import os
 
 import trio
 
 from heliosfs.core.ids import Lsn
+from heliosfs.storage.log.kernelsync import KernelSync
 from heliosfs.storage.log.log import Log
+from heliosfs.storage.log.oscalls import OsCalls
+
+_log = logging.getLogger(__name__)
+
+
+def kernel_sync(calls: OsCalls) -> KernelSync | None:
+    """What performs syncs without a thread; None where the system can't, or a test wants to see each."""
+    if calls.sync is not os.fdatasync:
+        return None
+    try:
+        return KernelSync()
+    except OSError as error:
+        _log.info("syncs of the log are done in threads: %s", error)
+        return None
 
 
 class GroupCommit:
     """Makes log positions durable. A waiter that arrives while a sync runs shares the next one."""
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Log, kernel: KernelSync | None = None) -> None:
+        """Without `kernel` every sync is done in a thread."""
         self._log = log
+        self._kernel = kernel
         self._running: trio.Event | None = None
+
+    def watch(self, fd: int) -> None:
+        """Requests come in here: the loop must not sleep through them."""
+        if self._kernel is not None:
+            self._kernel.watch(fd)
+
+    def unwatch(self, fd: int) -> None:
+        """They do so no longer; to be called before it is closed."""
+        if self._kernel is not None:
+            self._kernel.unwatch(fd)
 
     async def wait_durable(self, lsn: Lsn) -> None:
         """Return when what ended at `lsn` (<= the log's end) survives power loss.
@@ -32,10 +61,32 @@ class GroupCommit:
                 continue
             self._running = over = trio.Event()
             try:
-                await trio.to_thread.run_sync(self._log.sync)
+                if self._kernel is None or not await self._synced_by(self._kernel):
+                    await trio.to_thread.run_sync(self._log.sync)
             finally:
                 self._running = None
                 over.set()
+
+    async def _synced_by(self, kernel: KernelSync) -> bool:
+        """Whether the kernel has done it; False: a thread must. Raises OSError as `Log.sync`."""
+        begun = self._log.begin_sync()
+        if begun is None:
+            return False
+        failed: OSError | None = None
+        try:
+            if not await kernel.fdatasync(begun.fd):
+                self._log.abandon_sync(begun)
+                return False
+        except OSError as error:
+            failed = error
+        except BaseException:
+            self._log.abandon_sync(begun)
+            raise
+        if failed is None:
+            self._log.end_sync(begun, None)
+        else:
+            await trio.to_thread.run_sync(self._log.end_sync, begun, failed)
+        return True
 
     async def run_interval(self, seconds: float) -> None:
         """Sync what is not durable, every `seconds` (> 0); ends when the log has failed or is closed."""
@@ -45,3 +96,8 @@ class GroupCommit:
                 # Whoever waits for durability is told; and what passes, such as EMFILE, is tried again.
                 with contextlib.suppress(OSError):
                     await self.wait_durable(self._log.end)
+
+    def close(self) -> None:
+        """Give back what the kernel keeps for it. Nobody may be waiting."""
+        if self._kernel is not None:
+            self._kernel.close()

@@ -1,7 +1,7 @@
-"""The log: records appended to the current life, read back verified, released as a prefix.
+"""The log: records appended to the current life, which gives way to the next when it is full.
 
-Invariants: a record is whole or absent; `end` moves only when a record is whole on the file; the durable
-position never exceeds what was synced; lives are released oldest first and none that is pinned.
+What was appended is made durable by syncing.py, read and released by lives.py. Invariants: a record is whole or
+absent; `end` moves only when a record is whole on the file; after a life that was left nothing is appended to it.
 Appending and releasing happen on one thread; `sync`, `read` and `read_blocks` may be called from others.
 Must not know: what records mean, filesystems, the event loop.
 """
@@ -10,15 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import os
-import threading
 from pathlib import Path
 from typing import Final
 
 from cas.checksum import crc32
 from heliosfs.core.ids import Lsn
-from heliosfs.storage.errors import LifeReleased, LogDamaged
 from heliosfs.storage.log.frame import (
     BLOCK_BYTES,
     FIRST_INTERNAL_KIND,
@@ -33,12 +30,10 @@ from heliosfs.storage.log.frame import (
     pack_rest,
     pack_u32,
 )
-from heliosfs.storage.log.moving import SegmentMove
 from heliosfs.storage.log.oscalls import OsCalls
 from heliosfs.storage.log.recovery import OnRecord, Recovery, recover
 from heliosfs.storage.log.segment import Segment, SegmentFiles
-
-_log = logging.getLogger(__name__)
+from heliosfs.storage.log.syncing import Syncing
 
 SEGMENT_BYTES: Final = 16 << 20
 SPARES: Final = 4
@@ -46,14 +41,10 @@ _SEAL_ROOM: Final = RECORD_BYTES + 8
 _PADDING: Final = [bytes(n) for n in range(8)]
 
 
-class Log:
+class Log(Syncing):
     """An append-only log over recycled segment files.
 
     Attributes:
-        end: Position of the next record.
-        durable_lsn: All records that end at or below it survive power loss.
-        failed: The error that made the log read-only, or None.
-        moves: How many segments were moved to another file because a sync of them failed.
         recovery: What opening found.
         current_life: Number of the life that is appended to.
         epoch: Number of the writer, in each record's header: the first life that it began. Of two writers the
@@ -62,29 +53,16 @@ class Log:
     """
 
     def __init__(self, files: SegmentFiles, budget_bytes: int, calls: OsCalls) -> None:
-        self._files = files
-        self._calls = calls
-        self.budget_bytes = budget_bytes
-        self._lives: dict[int, Segment] = {}
-        self._lock = threading.Lock()
-        self.durable_lsn = Lsn(0)
-        self.failed: OSError | None = None
+        super().__init__(files, budget_bytes, calls)
         self.recovery = Recovery()
         self.current_life = 0
         self.epoch = 0
         self.connection = 0
         self.request = 0
         self._appends = 0
-        self._syncs = 0
-        self._released = Lsn(0)
-        self._syncing = threading.Lock()
-        self._appending = threading.Lock()
-        self.moves = 0
         self._resting = False
-        self._dirty: list[Segment] = []
         self._last_life = 0
         self._limit = 0
-        self.used_bytes = 0
 
     @classmethod
     def open(
@@ -268,6 +246,7 @@ class Log:
                 self._free(old)
                 self._files.drop_spares()
             self._calls.truncate(self._fd, HEADER_BYTES)
+            self._segment.file.written = HEADER_BYTES
         except OSError:
             # Without room for another file, or where it can't be cut short, it goes on as it is.
             return
@@ -310,181 +289,7 @@ class Log:
         if self._offset + length > self._limit:
             raise OSError(errno.ENOSPC, "the log's reserve is too small for this record")
 
-    # --- durability ----------------------------------------------------------------------------------
-
-    def sync(self) -> None:
-        """Make every record appended so far survive power loss. Blocks.
-
-        A segment whose fdatasync fails is moved to another file (moving.py), never synced again.
-
-        Raises:
-            OSError: It can't be made so, nor moved; the log is read-only from now on.
-        """
-        with self._syncing:
-            if self.failed is not None:
-                raise OSError(errno.EROFS, f"the log is read-only: {self.failed}")
-            self._sync()
-
-    def _sync(self) -> None:
-        fds: list[int] = []
-        with self._lock:
-            end = self.end
-            if end <= self.durable_lsn:
-                return
-            current = self._segment
-            dirty = list(self._dirty)
-            try:
-                # Descriptors of our own: a life released meanwhile has its file closed by the other thread.
-                for segment in dirty:
-                    fds.append(os.dup(segment.file.fd))
-            except OSError:
-                for fd in fds:
-                    os.close(fd)
-                raise
-        try:
-            self._files.sync_directory()
-            for segment, fd in zip(dirty, fds, strict=True):
-                try:
-                    self._calls.sync(fd)
-                except OSError as error:
-                    self._move(segment, error)
-        except OSError as error:
-            self.failed = error
-            raise
-        finally:
-            for fd in fds:
-                os.close(fd)
-        with self._lock:
-            # What was appended to while the sync ran stays, though it may be sealed by now.
-            self._dirty = [s for s in self._dirty if s is current or s not in dirty]
-        self._syncs += 1
-        self.durable_lsn = end
-
-    def _move(self, segment: Segment, cause: OSError) -> None:
-        """Save a segment whose sync failed. Raises `cause` where that can't be done."""
-        with self._lock:
-            if segment.header.life not in self._lives:
-                return  # Let go meanwhile: everything in it is stored.
-            segment.moving = True
-        try:
-            SegmentMove(segment, self._files, self._calls, self.durable_lsn).run(self._appending)
-        except OSError as error:
-            _log.critical("%s can't be synced (%s) nor moved: %s", segment.file.path, cause, error)
-            raise cause from error
-        finally:
-            segment.moving = False
-        self.moves += 1
-        _log.error("%s could not be synced (%s) and was moved to another file", segment.file.path, cause)
-
-    # --- reading -------------------------------------------------------------------------------------
-
-    def locate(self, life: int) -> tuple[Path, bytes]:
-        """(segment file, salt) of a life, for a worker's reader. Raises LifeReleased."""
-        segment = self._life(life)
-        return segment.file.path, segment.header.salt
-
-    def _life(self, life: int) -> Segment:
-        try:
-            return self._lives[life]
-        except KeyError:
-            raise LifeReleased(life) from None
-
-    def read(self, life: int, offset: int, length: int) -> bytes:
-        """Raw bytes of a life. Blocks. Raises LifeReleased, OSError."""
-        return self._calls.read(self._life(life).file.fd, length, offset)
-
-    def read_blocks(
-        self, life: int, payload_offset: int, payload_length: int, sums: bytes, start: int, length: int
-    ) -> bytes:
-        """Verified bytes [start, start + length) of a payload, which they may not exceed. Blocks.
-
-        Raises:
-            LogDamaged: Unreadable, or not what was written (EIO).
-            LifeReleased: Not in the log any more; the data has been moved to chunks.
-
-        From the page cache 4 KiB cost 6 us, most of that the checksum of the block.
-        """
-        segment = self._lives.get(life)
-        if segment is None:
-            raise LifeReleased(life)
-        first = start // BLOCK_BYTES
-        last = (start + length + BLOCK_BYTES - 1) // BLOCK_BYTES
-        begin = first * BLOCK_BYTES
-        stop = min(last * BLOCK_BYTES, payload_length)
-        offset = payload_offset + begin
-        try:
-            data = self._calls.read(segment.file.fd, stop - begin, offset)
-        except OSError as error:
-            raise LogDamaged(life, offset, Lsn(segment.header.base + offset), str(error)) from error
-        if len(data) != stop - begin or block_sums(data, segment.seed) != sums[first * 4 : last * 4]:
-            raise LogDamaged(life, offset, Lsn(segment.header.base + offset))
-        if begin == start and len(data) == length:
-            return data
-        return data[start - begin : start - begin + length]
-
-    # --- releasing -----------------------------------------------------------------------------------
-
-    def pin(self, life: int) -> None:
-        """Keep a life's bytes until `unpin`. Raises LifeReleased."""
-        self._life(life).pins += 1
-
-    def pin_all(self) -> list[int]:
-        """Pin every life there is; returns them, to be given to `unpin` one by one."""
-        lives = list(self._lives)
-        for life in lives:
-            self._lives[life].pins += 1
-        return lives
-
-    def unpin(self, life: int) -> None:
-        """Undo one `pin`; frees the life if it was released meanwhile."""
-        segment = self._lives.get(life)
-        if segment is None:
-            # The log was closed meanwhile: nothing else drops a life that is pinned.
-            return
-        segment.pins -= 1
-        if not segment.pins:
-            self._free(segment)
-
-    def release(self, lsn: Lsn) -> None:
-        """Records below `lsn` are needed no longer."""
-        self._released = max(self._released, lsn)
-        for segment in list(self._lives.values()):
-            self._free(segment)
-
-    def _free(self, segment: Segment) -> None:
-        if segment is self._segment or segment.pins or segment.end_lsn > self._released:
-            return
-        with self._lock:
-            if segment.moving:
-                return  # The next release comes back to it.
-            del self._lives[segment.header.life]
-            if segment in self._dirty:
-                self._dirty.remove(segment)
-        self.used_bytes -= segment.file.size
-        files = self._files
-        spared = (len(files.spares) + 1) * files.segment_bytes
-        files.give(segment.file, spare=self.used_bytes + spared <= self.budget_bytes)
-
-    def wait_freed(self) -> None:
-        """Return when the disk has back what releases gave it. Blocks; from any thread."""
-        self._files.wait_freed()
-
-    @property
-    def has_reserve(self) -> bool:
-        """Whether the reserve segment is there, as far as one is wanted."""
-        return self._files.reserve is not None or not self._files.reserve_bytes
-
-    def keep_reserve(self) -> bool:
-        """Make the reserve segment again if it was used. Whether there is one. May fallocate: 50 us."""
-        return self._files.keep_reserve()
-
-    @property
-    def over_budget(self) -> bool:
-        """Whether writers should wait for a release: the next segment would be beyond the budget.
-
-        Never for the current life, which no release frees.
-        """
-        return self.used_bytes + self._files.segment_bytes > self.budget_bytes and len(self._lives) > 1
+    # --- closing -------------------------------------------------------------------------------------
 
     def stats(self) -> dict[str, int]:
         """Counts since the start."""

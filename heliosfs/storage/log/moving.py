@@ -76,6 +76,7 @@ class SegmentMove:
                 self._calls.rename(path, file.path)
                 # The number of the descriptor stays: whoever reads or appends by it meets the new file.
                 os.dup2(fd, file.fd, inheritable=False)
+                file.written = self._copied
             self._calls.sync(fd)
             self._calls.sync_directory(self._files.directory_fd)
         finally:

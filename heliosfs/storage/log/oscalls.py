@@ -23,7 +23,8 @@ class OsCalls:
         cancel: Blanks the first bytes of a record whose append failed.
         begin_life: Writes the header of a new life.
         read: Reads headers, records in recovery, and payloads. (fd, length, offset) -> bytes.
-        sync: fdatasync of one segment.
+        sync: fdatasync of one segment. Where a test replaces it the kernel is not asked to sync by itself.
+        write_ahead: Zeros to blocks behind the end of the log. (fd, zeros, offset) -> bytes written.
         sync_directory: fsync of the directory, after a segment file was made in it.
         preallocate: Reserves a new segment's blocks. (fd, offset, length).
         truncate: Cuts a segment short that will not be used for a while. (fd, length).
@@ -38,6 +39,7 @@ class OsCalls:
     begin_life: Callable[[int, bytes, int], int] = os.pwrite
     read: Callable[[int, int, int], bytes] = os.pread
     sync: Callable[[int], None] = os.fdatasync
+    write_ahead: Callable[[int, bytes, int], int] = os.pwrite
     sync_directory: Callable[[int], None] = os.fsync
     preallocate: Callable[[int, int, int], None] = os.posix_fallocate
     truncate: Callable[[int, int], None] = os.ftruncate

@@ -42,12 +42,14 @@ class SegmentFile:
     Attributes:
         number: Of its name.
         size: Bytes reserved.
+        written: Bytes from its start on that are known to have been written to since they were reserved.
     """
 
     number: int
     path: Path
     fd: int
     size: int
+    written: int = 0
 
 
 @dataclass(slots=True, eq=False)

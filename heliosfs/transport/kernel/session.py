@@ -232,8 +232,10 @@ class KernelSession:
                 else:
                     self._keeper.caught_up()
                 task_status.started()
+                self._fs.commit.watch(fd)
                 await self._pump.run()
             finally:
+                self._fs.commit.unwatch(fd)
                 self._pump = None
                 registry.remove(self._view, lookups, invalidator)
                 with trio.CancelScope(shield=True):
