@@ -10,7 +10,17 @@ from typing import Protocol
 
 from heliosfs.core.ids import NodeId, ViewNo
 from heliosfs.core.retention import Retention
-from heliosfs.filesystem.types import Attributes, BranchInfo, Caller, Change, Entry, Outcome, Report, SnapshotInfo
+from heliosfs.filesystem.types import (
+    AfterReply,
+    Attributes,
+    BranchInfo,
+    Caller,
+    Change,
+    Entry,
+    Outcome,
+    Report,
+    SnapshotInfo,
+)
 
 
 class Versions(Protocol):
@@ -25,6 +35,7 @@ class Versions(Protocol):
     async def rename_snapshot(self, view: ViewNo, old: bytes, new: bytes, caller: Caller) -> Outcome: ...
     async def discard(self, view: ViewNo, caller: Caller) -> Outcome: ...
     async def publish(self, changes: Sequence[Change]) -> None: ...
+    async def publish_around(self, changes: Sequence[Change], later: AfterReply) -> None: ...
 
     def is_branch(self, view: ViewNo) -> bool: ...
     def is_snapshot(self, view: ViewNo) -> bool: ...

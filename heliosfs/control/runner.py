@@ -1,17 +1,16 @@
 """Runs commands: may this caller, do it, tell the kernels, answer. Every way in ends here.
 
 Invariants: a command that was refused has changed nothing and still has a reply; kernels have forgotten what
-changed before the reply is given, or, where the caller holds a lock, right after it. Must not know: verbs,
-files, attributes.
+changed before the reply is given, or, where the caller holds a lock, show nobody names of before. Must not know:
+verbs, files, attributes.
 """
 
 from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from functools import partial
-from typing import Final, TypeAlias
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
 
 from heliosfs.control.commands import Command, Target, check_owner
 from heliosfs.control.door import Versions
@@ -21,10 +20,8 @@ from heliosfs.control.table import VERBS, parse_words, verb_of
 from heliosfs.control.words import as_bytes
 from heliosfs.core.errors import FsError
 from heliosfs.core.ids import ViewNo
-from heliosfs.filesystem.types import Caller
+from heliosfs.filesystem.types import AfterReply, Caller
 
-AfterReply: TypeAlias = Callable[[Callable[[], Awaitable[None]]], None]
-"""Has something done once the reply to the present request has gone out."""
 _NONE: Final[dict[bytes, Reply]] = {}
 
 
@@ -57,7 +54,7 @@ class Commands:
 
         Args:
             view: A branch's.
-            later: Tell the kernels after the reply, by this; else before returning.
+            later: The caller holds locks until the reply: tell the kernels of names after it, by this.
 
         Returns:
             The reply; of a refusal, too (FsError, and OSError of a log that cannot be appended to).
@@ -79,7 +76,7 @@ class Commands:
             if later is None:
                 await fs.publish(changes)
             else:
-                later(partial(fs.publish, changes))
+                await fs.publish_around(changes, later)
         return Reply.of(verb, outcome)
 
     async def run_words(self, view: ViewNo, words: Sequence[bytes] | Sequence[str], caller: Caller) -> Reply:

@@ -41,14 +41,14 @@ from heliosfs.control.nodes import (
 )
 from heliosfs.control.remembering import Memory, reply_from_json, reply_to_json
 from heliosfs.control.reply import Reply
-from heliosfs.control.runner import AfterReply, Commands
+from heliosfs.control.runner import Commands
 from heliosfs.control.table import CTL, FileForm
 from heliosfs.control.tickets import LatestLink, Ticket, Tickets
 from heliosfs.control.xattrs import PREFIX, Xattrs
 from heliosfs.core.errors import FsError, StaleHandle
 from heliosfs.core.ids import FIRST_CONTROL_INO, INO_MASK, ROOT_INO, NodeId, ViewNo, view_of
 from heliosfs.core.unanswered import Applied
-from heliosfs.filesystem.types import BranchInfo, Caller, Entry, SetAttr
+from heliosfs.filesystem.types import AfterReply, BranchInfo, Caller, Entry, SetAttr
 
 _NO_REPLACE: Final = 1
 _WRITES: Final = os.O_WRONLY | os.O_RDWR

@@ -1,7 +1,7 @@
 """The attributes `user.helios.*`: those that give commands, and those that tell of a node.
 
-Invariants: none is ever listed; what a command by attribute changes is told to the kernels after the reply,
-because setxattr(2) holds the node's lock until then. Must not know: control files, verbs.
+Invariants: none is ever listed; the names that a command by attribute changes are told to the kernels after the
+reply, because setxattr(2) holds the node's lock until then. Must not know: control files, verbs.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Final
 
 from heliosfs.control.commands import Command
 from heliosfs.control.door import Versions
-from heliosfs.control.runner import AfterReply, Commands
+from heliosfs.control.runner import Commands
 from heliosfs.control.table import COMMAND_XATTRS, XattrForm
 from heliosfs.core.errors import FsError, StaleHandle
 from heliosfs.core.ids import INO_MASK, ROOT_INO, NodeId, ViewNo, view_of
-from heliosfs.filesystem.types import Caller
+from heliosfs.filesystem.types import AfterReply, Caller
 
 PREFIX: Final = b"user.helios."
 

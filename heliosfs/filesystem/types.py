@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 
 from heliosfs.core.attributes import SetAttr
 from heliosfs.core.diff import Change
@@ -12,6 +12,7 @@ from heliosfs.core.ids import Lsn, NodeId, ViewNo
 from heliosfs.storage.collecting.report import Report
 
 __all__ = [
+    "AfterReply",
     "Attributes",
     "BranchInfo",
     "Caller",
@@ -24,6 +25,9 @@ __all__ = [
     "SnapshotInfo",
     "StatFs",
 ]
+
+AfterReply: TypeAlias = Callable[[Callable[[], Awaitable[None]]], None]
+"""Has something done once the reply to the present request has gone out."""
 
 
 class Attributes(Protocol):
@@ -91,6 +95,14 @@ class Invalidator(Protocol):
 
     async def invalidate(self, changes: Sequence[Change]) -> None:
         """Return when nothing stale is left in the kernel."""
+        ...
+
+    async def begin(self, changes: Sequence[Change]) -> Callable[[], Awaitable[None]]:
+        """The first half, while a caller of the kernel's holds locks: return when nobody new can see what was.
+
+        Returns:
+            The second half, for when he has his reply.
+        """
         ...
 
 

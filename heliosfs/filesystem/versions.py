@@ -38,7 +38,7 @@ from heliosfs.core.oplog import AssignView
 from heliosfs.core.refs import Branch, Snapshot
 from heliosfs.core.view import State
 from heliosfs.filesystem.ranges import RangeOperations
-from heliosfs.filesystem.types import BranchInfo, Caller, Entry, Invalidator, Outcome, SnapshotInfo
+from heliosfs.filesystem.types import AfterReply, BranchInfo, Caller, Entry, Invalidator, Outcome, SnapshotInfo
 from heliosfs.storage.breath import Breath
 
 _HASH_STEP: Final = 1 << 18
@@ -219,6 +219,17 @@ class VersionOperations(RangeOperations):
         if changes:
             for invalidator in self.invalidators:
                 await invalidator.invalidate(changes)
+
+    async def publish_around(self, changes: Sequence[Change], later: AfterReply) -> None:
+        """The same for a caller who holds locks until his reply: what takes none now, the rest by `later`."""
+        if changes:
+            rest = [await invalidator.begin(changes) for invalidator in self.invalidators]
+
+            async def finish() -> None:
+                for tell in rest:
+                    await tell()
+
+            later(finish)
 
     # --- questions -----------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import errno
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 import trio
@@ -26,6 +26,8 @@ from heliosfs.transport.requests import FUSE_ROOT
 _log = logging.getLogger("heliosfs.transport")
 
 PATIENCE_S: Final = 5.0
+SETTLING_S: Final = 0.05
+"""How long a directory's attributes are held back while no notification gets through."""
 _SETTLE_S: Final = 0.001
 _GONE: Final = frozenset({errno.ENOTCONN, errno.ENODEV, errno.ECONNABORTED, errno.EBADF, errno.EPERM})
 
@@ -108,10 +110,28 @@ def plan_notifications(changes: Iterable[Change], lookups: LookupTable, root: No
     return [*entries, *sizes, *(InvalInode(wire, data) for wire, data in inodes.items())]
 
 
+class _Lane:
+    """Notifications that wait for each other: one thread, in the order of publishing.
+
+    Attributes:
+        sent: How many have come through.
+    """
+
+    __slots__ = ("sent", "turn")
+
+    def __init__(self) -> None:
+        self.turn = trio.CapacityLimiter(1)
+        self.sent = 0
+
+
 class CacheInvalidator:
     """Tells one connection's kernel what to forget.
 
     Registered with the filesystem as one of its invalidators.
+
+    Attributes:
+        settling: Directories whose names the kernel is still to be told of, and what is set when it has been. No
+            reply may give their attributes to keep, and who asks for them alone waits: see `begin`.
     """
 
     def __init__(
@@ -133,11 +153,12 @@ class CacheInvalidator:
         self._root = root
         self._abort = abort
         self._patience_s = patience_s
-        self._gate = trio.CapacityLimiter(1)
-        self._sent = 0
+        self._gate = _Lane()
+        self._free = _Lane()
         self._closed = False
         self._posted: dict[tuple[ViewNo, Ino, bool, tuple[bytes, ...]], Change] = {}
         self._wake = trio.Event()
+        self.settling: dict[NodeId, trio.Event] = {}
 
     def post(self, change: Change) -> None:
         """Have `run_posted` make the kernel forget, soon; for what nobody waits for. Equal ones count once."""
@@ -162,6 +183,54 @@ class CacheInvalidator:
         if plan:
             await self._send(plan)
 
+    async def begin(self, changes: Sequence[Change]) -> Callable[[], Awaitable[None]]:
+        """The first half of `invalidate`, for a request whose caller holds directories' locks: all but names.
+
+        Where the kernel checks permissions, nobody gets through a directory without its attributes, which it has
+        to ask for now; and until it has been told of the names, `settled` keeps them waiting. So nobody who comes
+        after the request's reply sees a name of before.
+
+        Returns:
+            The second half, to be called when the reply has gone out.
+        """
+        plan = plan_notifications(changes, self._lookups, self._root)
+        names = [notification for notification in plan if isinstance(notification, InvalEntry)]
+        first = [notification for notification in plan if not isinstance(notification, InvalEntry)]
+        told = trio.Event()
+        parents = {self._root if name.parent == FUSE_ROOT else NodeId(name.parent) for name in names}
+        before = {parent: self.settling.get(parent) for parent in parents}
+        self.settling.update(dict.fromkeys(parents, told))
+        if first:
+            await self._send(first)
+
+        async def finish() -> None:
+            try:
+                if names:
+                    await self._send(names)
+                for earlier in before.values():
+                    if earlier is not None:
+                        await earlier.wait()
+            finally:
+                for parent in parents:
+                    if self.settling.get(parent) is told:
+                        del self.settling[parent]
+                told.set()
+
+        return finish
+
+    async def settled(self, node: NodeId) -> None:
+        """Return when the kernel has been told of a directory's names.
+
+        Who asks may hold the lock that telling it takes: a file was about to be made there when the directory
+        changed. When nothing gets through for SETTLING_S, nobody is kept waiting any longer.
+        """
+        while (told := self.settling.get(node)) is not None:
+            before = self._gate.sent
+            with trio.move_on_after(SETTLING_S):
+                await told.wait()
+            if not told.is_set() and self._gate.sent == before and self.settling.get(node) is told:
+                del self.settling[node]
+
     async def drop_data(self, node: NodeId, grown: int = 0) -> None:
         """Forget one inode's pages and attributes: what was written into them is not what it holds.
 
@@ -175,32 +244,41 @@ class CacheInvalidator:
     async def close(self) -> None:
         """Send nothing more, and return when the thread has left its last notification."""
         self._closed = True
-        async with self._gate:
+        async with self._gate.turn, self._free.turn:
             return
 
     async def _send(self, plan: Sequence[Notification]) -> None:
+        """One plan at a time, but what takes no directory's lock never waits for what does.
+
+        The names that an earlier request has changed may be waiting for a lock that the caller of this one holds.
+        """
         if self._closed:
             return
+        names = any(isinstance(notification, InvalEntry) for notification in plan)
+        lane = self._gate if names else self._free
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._watch)
-            unknown = await self._in_thread(self._perform, plan)
+            nursery.start_soon(self._watch, lane)
+            unknown = await self._in_thread(self._perform, plan, lane)
             again = [inode for inode in unknown if self._lookups.knows(NodeId(inode.node))]
             if again:
                 # A LOOKUP was answered a moment ago and the caller has not yet woken up to make the inode: it
                 # would make it with the attributes of before.
-                await self._in_thread(self._perform_settled, again)
+                await self._in_thread(self._perform_settled, again, lane)
             nursery.cancel_scope.cancel()
 
     async def _in_thread(
-        self, work: Callable[[Sequence[Any]], list[InvalInode]], plan: Sequence[Any]
+        self,
+        work: Callable[[Sequence[Any], _Lane], list[InvalInode]],
+        plan: Sequence[Any],
+        lane: _Lane,
     ) -> list[InvalInode]:
         """One at a time; abandoned when the session ends.
 
         A hung notification must not keep the daemon alive.
         """
-        return await trio.to_thread.run_sync(work, plan, limiter=self._gate, abandon_on_cancel=True)
+        return await trio.to_thread.run_sync(work, plan, lane, limiter=lane.turn, abandon_on_cancel=True)
 
-    def _perform(self, plan: Sequence[Notification]) -> list[InvalInode]:
+    def _perform(self, plan: Sequence[Notification], lane: _Lane) -> list[InvalInode]:
         """In the thread: send all, return the inodes that the kernel claims not to know."""
         unknown = []
         notify_inode, notify_entry = self._notifier.inode, self._notifier.entry
@@ -222,18 +300,18 @@ class CacheInvalidator:
                     break
                 else:
                     _log.error("the kernel refused %r: %s", notification, error)
-            self._sent += 1
+            lane.sent += 1
         return unknown
 
-    def _perform_settled(self, plan: Sequence[InvalInode]) -> list[InvalInode]:
+    def _perform_settled(self, plan: Sequence[InvalInode], lane: _Lane) -> list[InvalInode]:
         time.sleep(_SETTLE_S)
-        return self._perform(plan)
+        return self._perform(plan, lane)
 
-    async def _watch(self) -> None:
+    async def _watch(self, lane: _Lane) -> None:
         while True:
-            before = self._sent
+            before = lane.sent
             await trio.sleep(self._patience_s)
-            if self._sent == before and not self._closed:
+            if lane.sent == before and not self._closed:
                 _log.critical("a cache notification hangs for %s s: ending the connection", self._patience_s)
                 self._closed = True
                 self._abort()

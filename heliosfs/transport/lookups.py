@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Final
 
-from heliosfs.core.ids import INO_BITS, INO_MASK, Ino, NodeId, ViewNo
+from heliosfs.core.ids import INO_BITS, INO_MASK, ROOT_INO, Ino, NodeId, ViewNo
 
 _BLOCK_BITS: Final = 6
 _BLOCK: Final = 1 << _BLOCK_BITS
@@ -121,6 +121,10 @@ class UncountedLookups(LookupTable):
     def knows_any(self, view: ViewNo) -> bool:
         """It may."""
         return True
+
+    def known(self, view: ViewNo) -> Collection[Ino]:
+        """What was handed out since, and the root: no path into the view passes that by."""
+        return {ROOT_INO, *super().known(view)}
 
 
 def _present(blocks: dict[int, bytearray]) -> Iterator[Ino]:

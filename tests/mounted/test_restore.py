@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import json
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.support.mounts import MountedStore, fill, run, shell, signature, wait_until
+from tests.support.mounts import MountedStore, fill, run, shell, signature
 from tests.support.otherprocess import OtherProcess
 from tests.support.versions import checkpoint, child, control, ctl, echo, last, restore, snapshot, snapshots
 
@@ -252,7 +253,7 @@ def test_while_others_work(branch: Path, other: Starter) -> None:
 
 @pytest.mark.parametrize("where", ["root", "subdirectory", "file"])
 def test_by_xattr(branch: Path, other: Starter, where: str) -> None:
-    """On the root the whole branch, elsewhere that path alone; coherent right after the reply; no deadlock."""
+    """On the root the whole branch, elsewhere that path alone; no deadlock."""
     (branch / "d/e").mkdir(parents=True)
     (branch / "d/e/f").write_bytes(b"one")
     (branch / "g").write_bytes(b"one")
@@ -264,10 +265,9 @@ def test_by_xattr(branch: Path, other: Starter, where: str) -> None:
     look_at_all(reader, branch)
     path = {"root": branch, "subdirectory": branch / "d", "file": branch / "d/e/f"}[where]
     run("setfattr", "-n", "user.helios.restore", "-v", "v1", path, timeout_s=20)
-    wait_until(lambda: reader.get(branch / "d/e/f") == b"one", "the restored content")
-    expected = ["f"] if where != "file" else ["f", "new"]
-    wait_until(lambda: sorted(reader.listdir(branch / "d/e")) == expected, "the restored names")
-    wait_until(lambda: reader.get(branch / "g") == (b"one" if where == "root" else b"two"), "the rest")
+    assert reader.get(branch / "d/e/f") == b"one"
+    assert sorted(reader.listdir(branch / "d/e")) == (["f"] if where != "file" else ["f", "new"])
+    assert reader.get(branch / "g") == (b"one" if where == "root" else b"two")
     assert json.loads(os.getxattr(branch, b"user.helios.restore"))["ok"]
 
 
@@ -282,8 +282,81 @@ def test_by_xattr_on_the_mounts_root(fresh: MountedStore, other: Starter) -> Non
     shell("rm -rf ./*; mkdir x y z", point)
     reader.listdir(point)
     run("setfattr", "-n", "user.helios.restore", "-v", "v1", point, timeout_s=20)
-    wait_until(lambda: sorted(reader.listdir(point)) == sorted(os.listdir(point)), "the restored names")
-    wait_until(lambda: signature(point) == before, "the restored tree")
+    assert sorted(reader.listdir(point)) == sorted(os.listdir(point))
+    assert signature(point) == before
+
+
+def test_by_xattr_is_seen_when_the_call_returns(branch: Path, other: Starter) -> None:
+    """Names that came, went and lead elsewhere, in the directory whose lock the caller held and below it.
+
+    Looked at by another process as its first act, and by the caller, who has no time to lose.
+    """
+    (branch / "d/sub").mkdir(parents=True)
+    for name in ("gone", "d/gone", "d/sub/gone"):
+        (branch / name).write_bytes(b"back")
+    (branch / "swapped").write_bytes(b"was here")
+    (branch / "d/held").write_bytes(b"was there")
+    checkpoint(branch, b"v1")
+    reader = other()
+    gone = [branch / name for name in ("gone", "d/gone", "d/sub/gone")]
+    new = [branch / name for name in ("new", "d/new", "d/sub/new")]
+    for turn in range(40):
+        for path in gone:
+            path.unlink()
+        for path in new:
+            path.write_bytes(b"new")
+        (branch / "swapped").rename(branch / "aside")
+        (branch / "d/held").rename(branch / "swapped")
+        for look in (reader.exists, os.path.exists):
+            assert not any(map(look, gone)) and all(map(look, new))
+        assert reader.get(branch / "swapped") == b"was there"
+        assert "new" in reader.listdir(branch) and "new" in reader.listdir(branch / "d/sub")
+        os.setxattr(branch, b"user.helios.restore", b"v1")
+        look, get = (reader.exists, reader.get) if turn % 2 else (os.path.exists, Path.read_bytes)
+        assert [path for path in gone if not look(path)] == []
+        assert [path for path in new if look(path)] == []
+        assert get(branch / "swapped") == b"was here" and get(branch / "d/held") == b"was there"
+        assert reader.listdir(branch / "d/sub") == ["gone"]
+
+
+def test_by_xattr_while_others_are_at_work_there(branch: Path) -> None:
+    """They hold the directory's lock, and ask for what is held back: nobody waits for ever, nothing is lost."""
+    (branch / "keep").write_bytes(b"one")
+    checkpoint(branch, b"v1")
+    script = "for n in $(seq 100); do : > $0$n; done; rm -f $0*"
+    workers = [
+        subprocess.Popen(["/bin/bash", "-c", script, name], cwd=branch, stderr=subprocess.DEVNULL) for name in "ab"
+    ]
+    restored = 0
+    while any(worker.poll() is None for worker in workers):
+        (branch / "keep").write_bytes(b"two")
+        os.setxattr(branch, b"user.helios.restore", b"v1")
+        assert (branch / "keep").read_bytes() == b"one"
+        restored += 1
+    os.setxattr(branch, b"user.helios.restore", b"v1")
+    assert os.listdir(branch) == ["keep"]
+    assert restored
+
+
+def test_a_mount_below_outlives_a_restore(fresh: MountedStore) -> None:
+    """A restore does not throw all names away, and what is mounted on them: INC_EPOCH would."""
+    point = fresh.point
+    (point / "a/b").mkdir(parents=True)
+    (point / "f").write_bytes(b"one")
+    checkpoint(point, b"v1")
+    inner = fresh.base / "inner"
+    inner.mkdir()
+    (inner / "there").write_bytes(b"1")
+    run("mount", "--bind", inner, point / "a/b")
+    try:
+        (point / "f").unlink()
+        (point / "a/new").write_bytes(b"two")
+        os.setxattr(point, b"user.helios.restore", b"v1")
+        assert (point / "f").read_bytes() == b"one"
+        assert os.listdir(point / "a") == ["b"]
+        assert os.listdir(point / "a/b") == ["there"]
+    finally:
+        run("umount", point / "a/b")
 
 
 def test_a_single_path(branch: Path, other: Starter) -> None:

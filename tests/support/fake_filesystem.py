@@ -16,7 +16,17 @@ import trio
 from heliosfs.core.errors import FsError, StaleHandle
 from heliosfs.core.ids import INO_MASK, ROOT_INO, Ino, Lsn, NodeId, ViewNo, node_id, view_of
 from heliosfs.core.retention import Retention
-from heliosfs.filesystem.types import Attributes, BranchInfo, Caller, Change, Entry, Outcome, Report, SnapshotInfo
+from heliosfs.filesystem.types import (
+    AfterReply,
+    Attributes,
+    BranchInfo,
+    Caller,
+    Change,
+    Entry,
+    Outcome,
+    Report,
+    SnapshotInfo,
+)
 
 ROOT_USER = Caller(0, 0, 1)
 ALICE = Caller(1000, 1000, 2)
@@ -237,6 +247,12 @@ class FakeFilesystem:
 
     async def publish(self, changes: Sequence[Change]) -> None:
         self.published += changes
+
+    async def publish_around(self, changes: Sequence[Change], later: AfterReply) -> None:
+        async def finish() -> None:
+            self.published += changes
+
+        later(finish)
 
     # --- questions ---------------------------------------------------------------------------------------
 

@@ -138,12 +138,7 @@ class MemoryControl:
         if name == b"user.helios.freeze":
             self._fs.freeze()
         elif name == b"user.helios.swap":
-            changes = self._fs.swap()
-
-            async def publish() -> None:
-                await self._fs.publish(changes)
-
-            self._after_reply(publish)
+            await self._fs.publish_around(self._fs.swap(), self._after_reply)
         elif name == b"user.helios.deadlock":
             # What control must never do: the caller holds this directory's lock until our reply.
             await self._fs.publish(self._fs.swap())

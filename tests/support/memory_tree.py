@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from heliosfs.core.errors import FsError, StaleHandle
 from heliosfs.core.ids import INO_BITS, INO_MASK, Ino, NodeId, ViewNo, node_id
-from heliosfs.filesystem.types import Caller, Change, Entry, Invalidator, SetAttr, StatFs
+from heliosfs.filesystem.types import AfterReply, Caller, Change, Entry, Invalidator, SetAttr, StatFs
 
 VIEW = ViewNo(3)
 FROZEN = ViewNo(4)
@@ -90,6 +90,10 @@ class MemoryFilesystem:
     async def publish(self, changes: Sequence[Change]) -> None:
         for invalidator in self.invalidators:
             await invalidator.invalidate(changes)
+
+    async def publish_around(self, changes: Sequence[Change], later: AfterReply) -> None:
+        for invalidator in self.invalidators:
+            later(await invalidator.begin(changes))
 
     def _count(self, verb: str) -> None:
         self.counts[verb] = self.counts.get(verb, 0) + 1

@@ -118,6 +118,10 @@ class Hands:
         found = os.stat(path, follow_symlinks=follow_symlinks)
         return {name: getattr(found, name) for name in STAT_FIELDS}
 
+    def exists(self, path: str) -> bool:
+        """Whether stat(2) finds it."""
+        return os.path.exists(path)
+
     def get(self, path: str) -> bytes:
         """The whole of a file."""
         with open(path, "rb") as file:

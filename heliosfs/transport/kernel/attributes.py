@@ -48,7 +48,17 @@ class AttributeHandlers(Handlers):
         node = self.node(head[3])
         if is_control(node):
             return self._getattr_control(node, self.caller(head))
+        if node in self.settling:
+            return self._getattr_settled(node)
         return attributes_body(node, self.fs.try_getattr(node))
+
+    async def _getattr_settled(self, node: NodeId) -> Answer:
+        await self.invalidator.settled(node)
+        return attributes_body(node, await self.fs.getattr(node), self.valid_s(node))
+
+    def valid_s(self, node: NodeId) -> int:
+        """How long the kernel may keep a node's attributes."""
+        return 0 if node in self.settling else FOREVER_S
 
     async def _getattr_control(self, node: NodeId, caller: Caller) -> Answer:
         # A reader comes here before he reads what he has just written to: his own text must be gone then.
@@ -60,7 +70,7 @@ class AttributeHandlers(Handlers):
         node = self.node(head[3])
         if is_control(node):
             return self._statx_control(node, self.caller(head))
-        return statx_body(node, self.fs.try_getattr(node), FOREVER_S)
+        return statx_body(node, self.fs.try_getattr(node), self.valid_s(node))
 
     async def _statx_control(self, node: NodeId, caller: Caller) -> Answer:
         attr = await self.control.getattr(node, caller)
@@ -77,7 +87,7 @@ class AttributeHandlers(Handlers):
         if change == _NOTHING:
             # chown(2) with neither user nor group: set-id bits go as with any other owner.
             change = SetAttr(uid=self.fs.try_getattr(node).uid)
-        return attributes_body(node, self.fs.try_setattr(node, change))
+        return attributes_body(node, self.fs.try_setattr(node, change), self.valid_s(node))
 
     async def _setattr_control(self, node: NodeId, change: SetAttr, caller: Caller) -> Answer:
         touched = change.mtime_ns is not None and change.size is None

@@ -45,6 +45,7 @@ class Handlers:
         root: Node id of the mounted branch's root, which is 1 on the wire.
         connection: What was agreed on with the kernel.
         read_tickets: Control files that the kernel may have pages of.
+        settling: Directories whose attributes no reply may give to keep; see CacheInvalidator.
         dropping: Nodes whose pages are about to be dropped, and what is set when they are.
         forgotten: Frees an unlinked inode that no kernel knows any more.
         sharing: With `-o cache=shared`: what is open, and how it is read; else None.
@@ -73,6 +74,7 @@ class Handlers:
         self.connection = connection
         self.forgotten = forgotten
         self.sharing = sharing
+        self.settling = invalidator.settling
         self.read_tickets: set[NodeId] = set()
         self.dropping: dict[NodeId, trio.Event] = {}
         self._caller = Caller(0, 0)

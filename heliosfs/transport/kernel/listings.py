@@ -83,7 +83,8 @@ class ListingHandlers(Handlers):
             else:
                 shown = node
                 if plus:
-                    parts.append(entry_body(node, node, attr, generation, FOREVER_S))
+                    valid_s = 0 if node in self.settling else FOREVER_S
+                    parts.append(entry_body(node, node, attr, generation, valid_s))
             parts.append(_pack_dirent(shown, cookie, length, stat.S_IFMT(attr.mode) >> 12))
             parts.append(name)
             parts.append(_PADDING[padding])

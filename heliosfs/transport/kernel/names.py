@@ -45,7 +45,7 @@ class NameHandlers(Handlers):
             return ABSENT
         node, attr, generation, _ = found
         self.lookups.add(node)
-        return entry_body(node, node, attr, generation, FOREVER_S)
+        return entry_body(node, node, attr, generation, 0 if node in self.settling else FOREVER_S)
 
     def _dot(self, node: NodeId, name: bytes) -> Entry:
         """The node itself, or the directory above it."""
@@ -224,7 +224,7 @@ class NameHandlers(Handlers):
     def handed_out(self, entry: Entry) -> bytes:
         """The reply that hands out an entry, its lookup counted."""
         self.lookups.add(entry.node)
-        return entry_reply(entry)
+        return entry_reply(entry if entry.node not in self.settling else entry._replace(cacheable=False))
 
 
 async def _done(work: Coroutine[Any, Any, None]) -> Answer:

@@ -12,7 +12,6 @@ from typing import Final
 from heliosfs.transport.kernel.wire import (
     INVAL_ENTRY_OUT,
     INVAL_INODE_OUT,
-    NOTIFY_INC_EPOCH,
     NOTIFY_INVAL_ENTRY,
     NOTIFY_INVAL_INODE,
     NOTIFY_RESEND,
@@ -52,17 +51,10 @@ class KernelNotifier:
         """Put bytes into a file's page cache unasked."""
         self._send(NOTIFY_STORE, STORE_OUT.pack(node, offset, len(data), 0), data)
 
-    def new_epoch(self) -> bool:
-        """Have every name of the connection asked for again; takes no lock. False: this kernel can't (< 7.44)."""
-        return self._asked(NOTIFY_INC_EPOCH)
-
     def resend(self) -> bool:
         """Have everything sent again that was read and not answered. False: this kernel can't (< 7.40)."""
-        return self._asked(NOTIFY_RESEND)
-
-    def _asked(self, code: int) -> bool:
         try:
-            self._send(code)
+            self._send(NOTIFY_RESEND)
         except OSError as error:
             if error.errno == errno.EINVAL:
                 return False

@@ -228,7 +228,7 @@ class KernelSession:
                 nursery.start_soon(invalidator.run_posted)
                 if resent is not None:
                     notifier.resend()
-                    nursery.start_soon(self._tell_again, resent, invalidator, notifier)
+                    nursery.start_soon(self._tell_again, resent, invalidator)
                 else:
                     self._keeper.caught_up()
                 task_status.started()
@@ -247,15 +247,14 @@ class KernelSession:
                     self._trace.ended()
                 nursery.cancel_scope.cancel()
 
-    async def _tell_again(self, resent: Resent, invalidator: CacheInvalidator, notifier: KernelNotifier) -> None:
-        """Have the kernel drop what the former process may not have told it to; callers of commands wait for it."""
-        changes = self._fs.continuation.changes
-        if any(not change.ino for change in changes):
-            # Which nodes of a dead view it knows is not known; every path to them is asked for again.
-            notifier.new_epoch()
-        if changes:
-            await invalidator.invalidate(changes)
+    async def _tell_again(self, resent: Resent, invalidator: CacheInvalidator) -> None:
+        """Have the kernel drop what the former process may not have told it to; callers of commands wait for it.
+
+        One of them may hold a directory's lock: the names follow the replies.
+        """
+        finish = await invalidator.begin(self._fs.continuation.changes)
         resent.told.set()
+        await finish()
 
     def hand_over(self) -> None:
         """Read nothing more, and leave the mount as it is: another process goes on. `serve` returns."""

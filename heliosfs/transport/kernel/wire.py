@@ -164,7 +164,6 @@ NOTIFY_INVAL_ENTRY: Final = 3
 NOTIFY_STORE: Final = 4
 NOTIFY_DELETE: Final = 6
 NOTIFY_RESEND: Final = 7
-NOTIFY_INC_EPOCH: Final = 8
 INVAL_INODE_OUT: Final = Struct("=Qqq")
 INVAL_ENTRY_OUT: Final = Struct("=QII")
 STORE_OUT: Final = Struct("=QQII")

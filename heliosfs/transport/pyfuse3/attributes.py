@@ -83,7 +83,9 @@ class AttributeHandlers(Handlers):
         try:
             if is_control(node):
                 return self._control_reply(node, await self.control.getattr(node, caller_of(ctx)))
-            return attributes_reply(node, await self.fs.getattr(node), FOREVER_S)
+            if node in self.settling:
+                await self.invalidator.settled(node)
+            return attributes_reply(node, await self.fs.getattr(node), self.valid_s(node))
         except Exception as error:
             raise self.refusal("getattr", node, error) from None
 
@@ -102,7 +104,7 @@ class AttributeHandlers(Handlers):
                 new = await self.control.setattr(node, change, touched, caller)
                 self.start_after_reply()
                 return self._control_reply(node, new)
-            return attributes_reply(node, await self.fs.setattr(node, change, caller), FOREVER_S)
+            return attributes_reply(node, await self.fs.setattr(node, change, caller), self.valid_s(node))
         except Exception as error:
             raise self.refusal("setattr", node, error) from None
 
@@ -123,6 +125,10 @@ class AttributeHandlers(Handlers):
         reply.f_favail = numbers.f_favail
         reply.f_namemax = numbers.f_namemax
         return reply
+
+    def valid_s(self, node: NodeId) -> int:
+        """How long the kernel may keep a node's attributes."""
+        return 0 if node in self.settling else FOREVER_S
 
     def _control_reply(self, node: NodeId, attr: Attributes) -> pyfuse3.EntryAttributes:
         return attributes_reply(NodeId(getattr(attr, "st_ino_constant", node)), attr, 0)

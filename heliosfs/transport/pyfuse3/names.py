@@ -43,7 +43,7 @@ class NameHandlers(Handlers):
         except Exception as error:
             raise self.refusal("lookup", parent, error) from None
         self.lookups.add(node)
-        timeout_s = FOREVER_S if cacheable else 0
+        timeout_s = FOREVER_S if cacheable and node not in self.settling else 0
         reply = attributes_reply(node, attr, timeout_s)
         reply.entry_timeout = timeout_s
         if generation:

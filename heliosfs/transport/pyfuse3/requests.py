@@ -40,6 +40,7 @@ class Handlers(pyfuse3.Operations):
     Attributes:
         root: Node id of the mounted branch's root, which is 1 on the wire.
         openers: Who opened a control node that is known to the kernel: WRITE and READDIR don't say who asks.
+        settling: Directories whose attributes no reply may give to keep; see CacheInvalidator.
         initialised: Set when the kernel's INIT has arrived.
         dropping: Nodes whose pages are about to be dropped because a write was refused.
     """
@@ -65,6 +66,7 @@ class Handlers(pyfuse3.Operations):
         self.invalidator = invalidator
         self.after_reply = after_reply
         self.nursery = nursery
+        self.settling = invalidator.settling
         self.initialised = trio.Event()
         self.openers: dict[int, Caller] = {}
         self.dropping: set[NodeId] = set()

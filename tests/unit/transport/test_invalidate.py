@@ -128,6 +128,63 @@ async def test_notifications_come_from_another_thread_and_are_through_on_return(
     assert aborted == []
 
 
+async def test_names_wait_for_the_reply_and_the_directory_for_the_names(lookups: LookupTable) -> None:
+    kernel = Kernel()
+    made, _ = invalidator(lookups, kernel)
+    changes = [Change(VIEW, Ino(8), False, (b"c",)), Change(VIEW, Ino(7), True, ())]
+    finish = await made.begin(changes)
+    assert kernel.told == [InvalInode(DIRECTORY, True), InvalInode(FILE, True)]
+    kernel.told.clear()
+    order: list[str] = []
+
+    async def looks() -> None:
+        await made.settled(FILE)
+        order.append("file")
+        await made.settled(DIRECTORY)
+        order.append("directory")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(looks)
+        await trio.testing.wait_all_tasks_blocked()
+        assert order == ["file"]
+        await finish()
+        assert kernel.told == [InvalEntry(DIRECTORY, b"c")]
+    assert order == ["file", "directory"]
+    assert made.settling == {}
+
+
+async def test_who_holds_the_lock_is_not_kept_waiting_for_ever(lookups: LookupTable) -> None:
+    """A notification that hangs holds nobody back; what needs no lock comes through meanwhile."""
+    kernel = Kernel()
+    made, aborted = invalidator(lookups, kernel)
+    finish = await made.begin([Change(VIEW, Ino(8), False, (b"c",))])
+    kernel.hang = release = threading.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(finish)
+        await made.settled(DIRECTORY)
+        assert made.settling == {}
+        kernel.hang = None
+        await made.invalidate([Change(VIEW, Ino(7), True, ())])
+        assert kernel.told[-1] == InvalInode(FILE, True)
+        release.set()
+    assert kernel.told[-1] == InvalEntry(DIRECTORY, b"c")
+    assert aborted == []
+
+
+async def test_two_changes_of_one_directory(lookups: LookupTable) -> None:
+    """It settles with the later one, and not before the earlier."""
+    kernel = Kernel()
+    made, _ = invalidator(lookups, kernel)
+    first = await made.begin([Change(VIEW, Ino(8), False, (b"a",))])
+    second = await made.begin([Change(VIEW, Ino(8), False, (b"b",))])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(second)
+        await trio.testing.wait_all_tasks_blocked()
+        assert DIRECTORY in made.settling
+        await first()
+    assert made.settling == {}
+
+
 async def test_nothing_known_starts_no_thread(lookups: LookupTable) -> None:
     kernel = Kernel()
     made, _ = invalidator(lookups, kernel)

@@ -8,6 +8,7 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -37,12 +38,17 @@ class Death:
 
     def dies(self, *again: Again) -> list[Reply]:
         """SIGKILL; the replies of its successor to what the kernel sends again, in that order."""
+        wire = self.goes_on(*again)
+        replies = {reply.unique & ~w.RESENT: reply for reply in (wire.receive() for _ in again)}
+        return [replies[unique] for unique, _, _, _ in again]
+
+    def goes_on(self, *again: Again) -> Wire:
+        """The same; what is said next is to be received."""
         killed = self._directory / "killed"
         shutil.copytree(self._directory / "store", killed, ignore=shutil.ignore_patterns("lock", "socket"))
         self.second = Server(killed, number=NUMBER, again=True, waiting=again)
         assert self.second.wire.end.recv(100) == RESEND
-        replies = {reply.unique & ~w.RESENT: reply for reply in (self.wire.receive() for _ in again)}
-        return [replies[unique] for unique, _, _, _ in again]
+        return self.second.wire
 
     def close(self) -> None:
         self.first.close()
@@ -180,6 +186,24 @@ def test_a_command_by_ioctl_is_carried_out_once(death: Death) -> None:
     assert (kept[0], kept[1]["ok"]) == (0, True)
     assert death.second is not None
     assert [snapshot.name for snapshot in death.second.fs.snapshots(ViewNo(1))] == [b"one"]
+
+
+def test_a_restore_by_attribute_is_answered_before_names_are_told(death: Death) -> None:
+    """Its caller holds the directory's lock, which a notification of a name in it takes."""
+    wire = death.wire
+    set_ = partial(named, Layouts.SETXATTR_EXT, 2, 0, 0, 0)
+    done(wire, w.CREATE, 1, create_body(b"f"))
+    done(wire, w.SETXATTR, 1, set_(names=b"user.helios.checkpoint\0v1"))
+    done(wire, w.UNLINK, 1, b"f\0")
+    body = set_(names=b"user.helios.restore\0v1")
+    unique = wire.send(w.SETXATTR, 1, body)
+    while wire.receive().unique != unique:
+        pass
+    wire = death.goes_on((unique, w.SETXATTR, 1, body))
+    seen = [wire.receive()]
+    while (seen[-1].unique, seen[-1].error) != (0, w.NOTIFY_INVAL_ENTRY):
+        seen.append(wire.receive())
+    assert [reply.error for reply in seen if reply.unique & ~w.RESENT == unique] == [0]
 
 
 def test_malformed_ioctls(death: Death) -> None:
