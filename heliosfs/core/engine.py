@@ -104,6 +104,9 @@ class Engine:
                 raise StaleHandle("this branch or snapshot is gone")
             inode = snapshot.state.get(ino, self.pages)
         else:
+            inode = branch.head.overlay.get(ino)  # type: ignore[assignment]
+            if inode.__class__ is Inode:  # What was used lately is there.
+                return inode
             inode = branch.head.get(ino, self.pages)
             if inode is None and branch.orphans:
                 inode = branch.orphans.get(ino)

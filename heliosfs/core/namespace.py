@@ -69,10 +69,14 @@ def plan_make(
     gid: int,
     now_ns: int,
     *,
+    umask: int = 0,
     rdev: int = 0,
     target: bytes = b"",
 ) -> Make:
     """Plan a new inode and its first name.
+
+    Args:
+        umask: Bits taken off the mode, unless the directory has a default access list. Source: acl(5).
 
     Raises:
         FsError: EEXIST, ENOENT, ENOTDIR, ENAMETOOLONG, EINVAL (type or name), EMLINK, EROFS, ESTALE.
@@ -90,6 +94,8 @@ def plan_make(
         raise FsError(errno.EEXIST)
     if kind == stat.S_IFDIR and directory_inode.nlink >= LINK_MAX:
         raise FsError(errno.EMLINK)
+    if umask and acl.DEFAULT not in directory_inode.xattrs:
+        mode &= ~umask
     gid = _group_for(directory_inode, gid)
     if kind == stat.S_IFDIR:
         mode |= directory_inode.mode & stat.S_ISGID
@@ -134,9 +140,9 @@ def apply_make(engine: Engine, record: Make, place: Placed) -> Inode:
 
 
 def plan_make_unnamed(
-    engine: Engine, view: ViewNo, parent: Ino, mode: int, uid: int, gid: int, now_ns: int
+    engine: Engine, view: ViewNo, parent: Ino, mode: int, uid: int, gid: int, now_ns: int, umask: int = 0
 ) -> MakeUnnamed:
-    """Plan a regular file without a name, as open(2) with O_TMPFILE makes it in a directory.
+    """Plan a regular file without a name, as open(2) with O_TMPFILE makes it in a directory; see plan_make.
 
     Raises:
         FsError: ENOTDIR, ENOENT (the directory is removed), EINVAL (no regular file), EROFS, ESTALE.
@@ -144,6 +150,8 @@ def plan_make_unnamed(
     directory_inode = parent_directory(engine, view, parent)
     if stat.S_IFMT(mode) != stat.S_IFREG:
         raise FsError(errno.EINVAL)
+    if umask and acl.DEFAULT not in directory_inode.xattrs:
+        mode &= ~umask
     ino = engine.fresh_ino(engine.branches[view])
     return MakeUnnamed(view, parent, ino, now_ns, mode, uid, _group_for(directory_inode, gid))
 

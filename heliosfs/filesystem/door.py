@@ -4,7 +4,8 @@
     place = log.append(record)     # OSError: nothing happened
     reply = apply(engine, record, place)   # cannot fail
 
-Before it plans, a change waits for room (`admit`), unless it is one that leads to more of it (`try_release`).
+The reply may go out between the two latter (`promise`, `keep`). Before it plans, a change waits for room (`admit`),
+unless it is one that leads to more of it (`try_release`).
 Between a successful plan and its apply there is no await, so no other change comes between (docs/concurrency.md).
 """
 
@@ -23,7 +24,7 @@ from heliosfs.core.effects import changes_of
 from heliosfs.core.engine import Engine
 from heliosfs.core.errors import NeedPages
 from heliosfs.core.ids import Lsn, PageId
-from heliosfs.core.oplog import Record, Write
+from heliosfs.core.oplog import Record
 from heliosfs.core.unanswered import Applied, Unanswered
 from heliosfs.storage.breath import Breath
 from heliosfs.storage.collecting.reads import ReadsUnderWay
@@ -61,9 +62,11 @@ class Door:
 
     Attributes:
         watcher: Told what each file operation is about to change, where somebody else than who asked must know.
+        owed: What has been promised and not yet applied.
     """
 
     watcher: Callable[[list[Change]], None] | None = None
+    owed: tuple[Record, Place] | None = None
 
     def __init__(
         self,
@@ -179,29 +182,46 @@ class Door:
             if not await persister.make_room():
                 raise OSError(errno.ENOSPC, "no space left on the disk of the store")
 
-    def carry_out(self, record: Record, *, releasing: bool = False) -> Any:
-        """Append and apply a planned record. Raises OSError where the log cannot take it.
+    def promise(self, record: Record, payload: bytes | memoryview = b"", *, releasing: bool = False) -> None:
+        """Append a planned record, which makes it true; `keep` applies it. What it does can be told meanwhile.
 
-        `releasing`: it leads to free space, and may use the reserve for that.
+        A transport replies in between, so that applying takes none of its caller's time. Nothing may look at the
+        state before `keep`, and nothing be awaited. Where others must be told before the caller, it is applied
+        at once, and nothing is owed.
+
+        Args:
+            payload: The bytes of a write.
+            releasing: It leads to free space, and may use the log's reserve for that.
+
+        Raises:
+            OSError: The log cannot take it: nothing has happened.
         """
-        body = record.encode()
-        place = self.log.append(record.KIND, body, releasing=releasing)
-        if self.engine.unanswered:
-            self._note(record.KIND, body, place)
-        self.cache.begin_blocking()
-        try:
-            if self.watcher is not None:
-                self.watcher(changes_of(self.engine, record))
-            return apply(self.engine, record, place)
-        finally:
-            self.cache.end_blocking()
+        assert self.owed is None
+        place = self._append(record, payload, releasing)
+        if self.watcher is None:
+            self.owed = (record, place)
+        else:
+            self._apply(record, place)
 
-    def carry_out_write(self, record: Write, data: bytes | memoryview) -> Any:
-        """As `carry_out`, with the bytes of a write as payload."""
+    def keep(self) -> None:
+        """Apply what is owed, if anything is."""
+        owed = self.owed
+        if owed is not None:
+            self.owed = None
+            self._apply(*owed)
+
+    def carry_out(self, record: Record, payload: bytes | memoryview = b"", *, releasing: bool = False) -> Any:
+        """Append and apply a planned record; what its rule returns. Arguments and errors as of `promise`."""
+        return self._apply(record, self._append(record, payload, releasing))
+
+    def _append(self, record: Record, payload: bytes | memoryview, releasing: bool) -> Place:
         body = record.encode()
-        place = self.log.append(record.KIND, body, data)
+        place = self.log.append(record.KIND, body, payload, releasing=releasing)
         if self.engine.unanswered:
             self._note(record.KIND, body, place)
+        return place
+
+    def _apply(self, record: Record, place: Place) -> Any:
         self.cache.begin_blocking()
         try:
             if self.watcher is not None:
@@ -231,12 +251,19 @@ class Door:
 
     def carry_out_release(self, record: Record) -> Any:
         """As `carry_out`, with the reserve. Raises OSError: the log cannot take it, nor could the reserve."""
+        return self._with_reserve(self.carry_out, record)
+
+    def promise_release(self, record: Record) -> None:
+        """As `promise`, with the reserve. Raises OSError: the log cannot take it, nor could the reserve."""
+        self._with_reserve(self.promise, record)
+
+    def _with_reserve(self, act: Callable[..., T], record: Record) -> T:
         try:
-            return self.carry_out(record, releasing=True)
+            return act(record, releasing=True)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not self.space.release():
                 raise
-        return self.carry_out(record, releasing=True)
+        return act(record, releasing=True)
 
     def durable(self, lsn: int) -> bool:
         """Whether what ended at `lsn` survives power loss."""

@@ -1,7 +1,8 @@
 """File operations that never suspend: a transport answers a request with one call, without a coroutine.
 
 Each either does all of its work, or raises NeedPages (pages are not in memory) or NeedRoom (the log is full)
-before its first change; `settled` of the door provides and calls again. Stateless: no handles, no lookup counts.
+before its first change; `settled` of the door provides and calls again. Those named `promise_` leave the change to
+be applied after the reply; each has a `try_` that does both. Stateless: no handles, no lookup counts.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from heliosfs.core.errors import FsError, NeedPages
 from heliosfs.core.extent import Piece
 from heliosfs.core.ids import INO_BITS, INO_MASK, Ino, NodeId, PageId, ViewNo
 from heliosfs.core.inode import Inode
+from heliosfs.core.oplog import Make
 from heliosfs.filesystem.door import Door, NeedRoom
 from heliosfs.filesystem.types import Caller, Entry, StatFs
 from heliosfs.storage.reading import Reader
@@ -96,36 +98,52 @@ class Immediate(Door):
 
     # --- names ---------------------------------------------------------------------------------------
 
-    def try_make(
+    def promise_make(
         self,
         parent: NodeId,
         name: bytes,
         mode: int,
         caller: Caller,
+        umask: int = 0,
         rdev: int = 0,
         target: bytes = b"",
-    ) -> Entry:
-        """A new file, directory, link or node; `mode` has the type and the umask is applied already.
+    ) -> Make:
+        """A new file, directory, link or node; see `Door.promise`. `mode` has the type.
+
+        Its attributes are those of the record, unless it is applied already (nothing is owed).
+
+        Args:
+            umask: Taken off the mode, unless an access list of the directory stands in for it. Source: acl(5).
 
         Raises:
             FsError: EEXIST, ENOENT, ENOTDIR, ENAMETOOLONG, EINVAL, EMLINK.
         """
         if self.crowded:
             raise NeedRoom
-        view = ViewNo(parent >> INO_BITS)
+        engine = self.engine
+        view, ino = ViewNo(parent >> INO_BITS), Ino(parent & INO_MASK)
         record = namespace.plan_make(
-            self.engine,
-            view,
-            Ino(parent & INO_MASK),
-            name,
-            mode,
-            caller.uid,
-            caller.gid,
-            self.now(),
-            rdev=rdev,
-            target=target,
+            engine, view, ino, name, mode, caller.uid, caller.gid, self.now(), umask=umask, rdev=rdev, target=target
         )
-        return self.entry(view, self.carry_out(record))
+        self.promise(record)
+        if self.owed is not None and engine.inode(view, ino).xattrs:
+            self.keep()  # It may inherit from them.
+        return record
+
+    def try_make(
+        self,
+        parent: NodeId,
+        name: bytes,
+        mode: int,
+        caller: Caller,
+        umask: int = 0,
+        rdev: int = 0,
+        target: bytes = b"",
+    ) -> Entry:
+        """As `promise_make`, applied."""
+        record = self.promise_make(parent, name, mode, caller, umask, rdev, target)
+        self.keep()
+        return self.entry(record.view, self.engine.inode(record.view, record.ino))
 
     def try_link(self, node: NodeId, new_parent: NodeId, new_name: bytes) -> Entry:
         """A further name. Raises FsError EPERM (directory), EXDEV (another view), EEXIST, EMLINK, ENOENT."""
@@ -141,45 +159,43 @@ class Immediate(Door):
         )
         return self.entry(view, inode)
 
+    def promise_unlink(self, parent: NodeId, name: bytes) -> None:
+        """Remove a name of anything but a directory; see `Door.promise`. Raises FsError EISDIR, ENOENT, ENOTDIR."""
+        view, ino = ViewNo(parent >> INO_BITS), Ino(parent & INO_MASK)
+        self.promise_release(namespace.plan_unlink(self.engine, view, ino, name, self.now()))
+
     def try_unlink(self, parent: NodeId, name: bytes) -> None:
-        """Remove a name of anything but a directory. Raises FsError EISDIR, ENOENT, ENOTDIR."""
-        self.try_release(
-            namespace.plan_unlink,
-            self.engine,
-            ViewNo(parent >> INO_BITS),
-            Ino(parent & INO_MASK),
-            name,
-            self.now(),
-        )
+        """As `promise_unlink`, applied."""
+        self.promise_unlink(parent, name)
+        self.keep()
+
+    def promise_rmdir(self, parent: NodeId, name: bytes) -> None:
+        """Remove an empty directory; see `Door.promise`. Raises FsError ENOTEMPTY, ENOTDIR, ENOENT."""
+        view, ino = ViewNo(parent >> INO_BITS), Ino(parent & INO_MASK)
+        self.promise_release(namespace.plan_remove_directory(self.engine, view, ino, name, self.now()))
 
     def try_rmdir(self, parent: NodeId, name: bytes) -> None:
-        """Remove an empty directory. Raises FsError ENOTEMPTY, ENOTDIR, ENOENT."""
-        self.try_release(
-            namespace.plan_remove_directory,
-            self.engine,
-            ViewNo(parent >> INO_BITS),
-            Ino(parent & INO_MASK),
-            name,
-            self.now(),
-        )
+        """As `promise_rmdir`, applied."""
+        self.promise_rmdir(parent, name)
+        self.keep()
 
-    def try_rename(self, parent: NodeId, name: bytes, new_parent: NodeId, new_name: bytes, flags: int) -> None:
-        """rename(2), with RENAME_NOREPLACE, _EXCHANGE, _WHITEOUT. Raises FsError as there; EXDEV between views."""
+    def promise_rename(self, parent: NodeId, name: bytes, new_parent: NodeId, new_name: bytes, flags: int) -> None:
+        """rename(2), with RENAME_NOREPLACE, _EXCHANGE, _WHITEOUT; see `Door.promise`.
+
+        Raises FsError as there; EXDEV between views.
+        """
         view = one_view(parent, new_parent)
         if self.crowded:
             raise NeedRoom
-        record = rename.plan_rename(
-            self.engine,
-            view,
-            Ino(parent & INO_MASK),
-            name,
-            Ino(new_parent & INO_MASK),
-            new_name,
-            flags,
-            self.now(),
-        )
+        ino, new_ino = Ino(parent & INO_MASK), Ino(new_parent & INO_MASK)
+        record = rename.plan_rename(self.engine, view, ino, name, new_ino, new_name, flags, self.now())
         if record is not None:
-            self.carry_out(record)
+            self.promise(record)
+
+    def try_rename(self, parent: NodeId, name: bytes, new_parent: NodeId, new_name: bytes, flags: int) -> None:
+        """As `promise_rename`, applied."""
+        self.promise_rename(parent, name, new_parent, new_name, flags)
+        self.keep()
 
     # --- attributes ----------------------------------------------------------------------------------
 
@@ -253,8 +269,10 @@ class Immediate(Door):
         """Where up to `size` bytes from `offset` are; [] at the end. Raises FsError EISDIR, EINVAL."""
         return data.plan_read(self.engine, ViewNo(node >> INO_BITS), Ino(node & INO_MASK), offset, size)
 
-    def try_write(self, node: NodeId, offset: int, content: bytes | memoryview, *, kill_set_id: int = 0) -> int:
-        """Write all of `content`, at most 1 MiB, at `offset`; it is not kept. Returns its length.
+    def promise_write(self, node: NodeId, offset: int, content: bytes | memoryview, *, kill_set_id: int = 0) -> int:
+        """Write all of `content`, at most 1 MiB, at `offset`; see `Door.promise`. Returns its length.
+
+        `content` is not kept.
 
         Args:
             kill_set_id: As of SetAttr: the writer has no CAP_FSETID, and the kernel leaves it to us to take the
@@ -273,7 +291,13 @@ class Immediate(Door):
         )
         if kill_set_id and self.took_set_id(node, kill_set_id):
             record.now_ns = self.now()
-        self.carry_out_write(record, content)
+        self.promise(record, content)
+        return length
+
+    def try_write(self, node: NodeId, offset: int, content: bytes | memoryview, *, kill_set_id: int = 0) -> int:
+        """As `promise_write`, applied."""
+        length = self.promise_write(node, offset, content, kill_set_id=kill_set_id)
+        self.keep()
         return length
 
     def took_set_id(self, node: NodeId, kill_set_id: int) -> bool:

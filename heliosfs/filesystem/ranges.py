@@ -94,19 +94,15 @@ class RangeOperations(FileOperations):
         """lseek(2) with SEEK_DATA or SEEK_HOLE. Raises FsError ENXIO (no data there), EINVAL."""
         return ranges.plan_seek(self.engine, *_split(node), offset, whence)
 
-    def try_tmpfile(self, parent: NodeId, mode: int, caller: Caller) -> Entry:
-        """A regular file without a name in a directory (O_TMPFILE); the umask is applied to `mode` already.
+    def try_tmpfile(self, parent: NodeId, mode: int, caller: Caller, umask: int = 0) -> Entry:
+        """A regular file without a name in a directory (O_TMPFILE); `umask` as of `try_make`.
 
         It has no link until `link` gives it one, and goes with the kernel's FORGET.
         Raises FsError ENOTDIR, ENOENT.
         """
         view, ino = _split(parent)
-        return self.entry(
-            view,
-            self.try_change(
-                namespace.plan_make_unnamed, self.engine, view, ino, mode, caller.uid, caller.gid, self.now()
-            ),
-        )
+        plan, who = namespace.plan_make_unnamed, (caller.uid, caller.gid)
+        return self.entry(view, self.try_change(plan, self.engine, view, ino, mode, *who, self.now(), umask))
 
     async def copy_range(
         self,

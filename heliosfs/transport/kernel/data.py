@@ -85,7 +85,7 @@ class DataHandlers(Handlers):
                 # After a restore made the file shorter the kernel appends at the end that it remembers.
                 offset = min(offset, fs.try_getattr(node).size)
             kill = self.killing(node, head) if write_flags & WRITE_KILL_SUIDGID else 0
-            return WRITE_OUT.pack(fs.try_write(node, offset, view[_WRITE_AT:stop], kill_set_id=kill), 0)
+            return WRITE_OUT.pack(fs.promise_write(node, offset, view[_WRITE_AT:stop], kill_set_id=kill), 0)
         except (NeedPages, NeedRoom):
             raise
         except Exception:

@@ -18,6 +18,7 @@ import trio
 from heliosfs.core.attributes import KILL_SET_ID, KILL_SET_ID_OF_A_GROUP
 from heliosfs.core.ids import NodeId
 from heliosfs.filesystem.types import Caller
+from heliosfs.transport.kernel.wire import Flag
 from heliosfs.transport.membership import is_member
 from heliosfs.transport.requests import AfterReply, is_control
 
@@ -49,6 +50,7 @@ class Handlers:
         dropping: Nodes whose pages are about to be dropped, and what is set when they are.
         forgotten: Frees an unlinked inode that no kernel knows any more.
         sharing: With `-o cache=shared`: what is open, and how it is read; else None.
+        umask_bits: What of a request's umask is ours to take off; 0 where the kernel has done so.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Handlers:
         self.forgotten = forgotten
         self.sharing = sharing
         self.settling = invalidator.settling
+        self.umask_bits = 0o777 if connection.has(Flag.DONT_MASK) else 0
         self.read_tickets: set[NodeId] = set()
         self.dropping: dict[NodeId, trio.Event] = {}
         self._caller = Caller(0, 0)

@@ -9,14 +9,13 @@ from collections.abc import Coroutine
 from struct import Struct
 from typing import Any, Final
 
-from heliosfs.core import acl
 from heliosfs.core.errors import FsError, StaleHandle
-from heliosfs.core.ids import ROOT_INO, NodeId, ino_of, node_id, view_of
+from heliosfs.core.ids import INO_BITS, ROOT_INO, NodeId, ino_of, node_id, view_of
 from heliosfs.filesystem.types import Caller, Entry
 from heliosfs.transport.kernel.handlers import Answer, Handlers, Header
-from heliosfs.transport.kernel.replies import ABSENT, entry_body, entry_reply
+from heliosfs.transport.kernel.replies import ABSENT, entry_body, entry_reply, made_body
 from heliosfs.transport.kernel.sharing import CACHED_OPEN
-from heliosfs.transport.kernel.wire import BODY, OPEN_OUT, Flag, Layouts, name_at, names_at
+from heliosfs.transport.kernel.wire import BODY, OPEN_OUT, Layouts, name_at, names_at
 from heliosfs.transport.requests import CONTROL_NAME, FOREVER_S, FUSE_ROOT, is_control
 
 _DOTS: Final = (b".", b"..")
@@ -97,6 +96,7 @@ class NameHandlers(Handlers):
         try:
             made = self._make(head, name, mode & 0o7777 | stat.S_IFREG, umask, opened=self.opened)
             if self.sharing is not None and made.__class__ is bytes:
+                self.fs.keep()
                 self.sharing.created(NodeId(_NODE.unpack_from(made)[0]))
         except FsError as error:
             if error.errno == errno.EEXIST and not flags & os.O_EXCL:
@@ -124,18 +124,13 @@ class NameHandlers(Handlers):
         parent = self.node(head[3])
         if self._concerns_control(parent, name):
             return self._make_control(parent, name, mode & ~umask, self.caller(head), target or None, opened)
-        if umask and not self.masked_by_list(parent):
-            mode &= ~umask
-        node, attr, generation, _ = self.fs.try_make(parent, name, mode, self.caller(head), rdev, target)
+        fs = self.fs
+        made = fs.promise_make(parent, name, mode, self.caller(head), umask & self.umask_bits, rdev, target)
+        node = NodeId(made.view << INO_BITS | made.ino)
         self.lookups.add(node)
-        return entry_body(node, node, attr, generation, FOREVER_S) + opened
-
-    def masked_by_list(self, parent: NodeId) -> bool:
-        """Whether a default access control list stands in for the umask. Source: acl(5)."""
-        if not self.connection.has(Flag.DONT_MASK):
-            return True
-        xattrs = self.fs.try_getattr(parent).xattrs
-        return bool(xattrs) and acl.DEFAULT in xattrs
+        if fs.owed is None:
+            return entry_body(node, node, fs.try_getattr(node), 0, FOREVER_S) + opened
+        return made_body(node, made) + opened
 
     async def _make_control(
         self, parent: NodeId, name: bytes, mode: int, caller: Caller, target: bytes | None, opened: bytes
@@ -159,7 +154,7 @@ class NameHandlers(Handlers):
         name = name_at(view, BODY, end)
         if self._concerns_control(parent, name):
             return _done(self.control.unlink(parent, name, self.caller(head)))
-        self.fs.try_unlink(parent, name)
+        self.fs.promise_unlink(parent, name)
         return 0
 
     def rmdir(self, head: Header, view: memoryview, end: int) -> Answer | Coroutine[Any, Any, Answer]:
@@ -168,7 +163,7 @@ class NameHandlers(Handlers):
         name = name_at(view, BODY, end)
         if self._concerns_control(parent, name):
             return _done(self.control.rmdir(parent, name, self.caller(head)))
-        self.fs.try_rmdir(parent, name)
+        self.fs.promise_rmdir(parent, name)
         return 0
 
     def rename(self, head: Header, view: memoryview, end: int) -> Answer | Coroutine[Any, Any, Answer]:
@@ -188,7 +183,7 @@ class NameHandlers(Handlers):
         new_parent = self.node(to)
         if self._concerns_control(parent, name) or self._concerns_control(new_parent, new_name):
             return _done(self.control.rename(parent, name, new_parent, new_name, flags, self.caller(head)))
-        self.fs.try_rename(parent, name, new_parent, new_name, flags)
+        self.fs.promise_rename(parent, name, new_parent, new_name, flags)
         return 0
 
     def forget(self, head: Header, view: memoryview, end: int) -> Answer:

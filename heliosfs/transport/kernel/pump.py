@@ -4,6 +4,8 @@ The leader reads a request, calls its handler, writes the reply, and reads the n
 is not turned for a request that does not wait for anything. When a handler suspends, the leader hands the lead to
 another task, ends that request on its own, and joins the followers.
 
+What a handler has promised is kept right after its reply, while the caller wakes up.
+
 Invariants: one task reads at a time; every request that wants a reply gets exactly one; what a handler raises
 ends its request and nothing else; other tasks of the loop get a turn after TURN_REQUESTS requests and while
 polling; no CPU when nothing comes in. Must not know: what a request asks for.
@@ -71,6 +73,14 @@ class Asker(Protocol):
     request: int
 
 
+class Promises(Protocol):
+    """What a handler has answered before it was done; see Door.promise."""
+
+    owed: Any
+
+    def keep(self) -> None: ...
+
+
 class Settle(Protocol):
     """Calls until what is asked for is there; see Door.settled."""
 
@@ -94,6 +104,7 @@ class Pump:
         asker: Asker,
         connection: int,
         unanswered: Unanswered,
+        promises: Promises,
         trace: Trace | None = None,
         drained: Callable[[], None] | None = None,
     ) -> None:
@@ -101,6 +112,7 @@ class Pump:
         Args:
             asker: Is told which request of `connection` goes on, before it does.
             unanswered: Gets an entry for each request that waits for something, until it has been answered.
+            promises: Kept right after the reply.
             drained: Called whenever nothing waits to be read.
             fd: /dev/fuse, non-blocking, INIT answered.
             handlers: By opcode, OPCODES of them; None: ENOSYS.
@@ -116,6 +128,7 @@ class Pump:
         self._asker = asker
         self._connection = connection
         self._unanswered = unanswered
+        self._promises = promises
         self._drained = drained
         self._poller = Poller(fd)
         self._leader: trio.lowlevel.Task | None = None
@@ -182,6 +195,7 @@ class Pump:
         """Read and answer until a request has suspended, or nothing more comes."""
         fd, handlers, trace, asked = self._fd, self._handlers, self._trace, self._asked
         asker, connection, unanswered = self._asker, self._connection, self._unanswered
+        promises = self._promises
         buffer = self._buffers.pop() if self._buffers else bytearray(REQUEST_MAX)
         buffers = [buffer]
         view = memoryview(buffer)
@@ -243,6 +257,8 @@ class Pump:
                         write(fd, pack(16, answer, head[2]))
                     except OSError as error:
                         self._reply_failed(error, head)
+                if promises.owed is not None:
+                    promises.keep()
                 if unanswered:
                     unanswered.pop((connection, head[2] & ONCE), None)
                 if trace is not None:

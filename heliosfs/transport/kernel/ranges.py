@@ -62,7 +62,5 @@ class RangeHandlers(NameHandlers):
         parent = self.node(head[3])
         if is_control(parent):
             return -errno.EOPNOTSUPP
-        if umask and not self.masked_by_list(parent):
-            mode &= ~umask
-        made = self.fs.try_tmpfile(parent, mode & 0o7777 | stat.S_IFREG, self.caller(head))
+        made = self.fs.try_tmpfile(parent, mode & 0o7777 | stat.S_IFREG, self.caller(head), umask & self.umask_bits)
         return self.handed_out(made) + self.opened

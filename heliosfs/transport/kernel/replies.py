@@ -6,9 +6,11 @@ Must not know: requests, the filesystem.
 from __future__ import annotations
 
 import time
+from stat import S_IFDIR
 from typing import Final
 
 from heliosfs.core.ids import INO_MASK, NodeId
+from heliosfs.core.oplog import Make
 from heliosfs.filesystem.types import Attributes, Entry
 from heliosfs.transport.kernel.wire import ATTR_OUT, ENTRY_OUT, STATX_OUT
 from heliosfs.transport.requests import FOREVER_S, is_control
@@ -81,6 +83,36 @@ def entry_body(node: int, shown: int, attr: Attributes, generation: int, valid_s
         attr.uid,
         attr.gid,
         attr.rdev & _DEVICE_MASK,
+        _BLOCK_BYTES,
+        0,
+    )
+
+
+def made_body(node: int, made: Make) -> bytes:
+    """As `entry_body`, of an inode that nothing was inherited by. 0.8 us."""
+    now_s, now_ns = divmod(made.now_ns, _SECOND)
+    mode = made.mode
+    return _pack_entry(
+        node,
+        0,
+        FOREVER_S,
+        FOREVER_S,
+        0,
+        0,
+        node,
+        len(made.target),
+        0,
+        now_s,
+        now_s,
+        now_s,
+        now_ns,
+        now_ns,
+        now_ns,
+        mode,
+        2 if mode & 0o170000 == S_IFDIR else 1,
+        made.uid,
+        made.gid,
+        made.rdev & _DEVICE_MASK,
         _BLOCK_BYTES,
         0,
     )

@@ -219,6 +219,7 @@ class KernelSession:
                 self._fs.asker,
                 number,
                 self._fs.unanswered,
+                self._fs,
                 self._trace,
                 None if resent is None else resent.close,
             )
