@@ -87,8 +87,8 @@ def plan_set_attributes(engine: Engine, view: ViewNo, ino: Ino, wanted: SetAttr,
         wanted.uid or 0,
         wanted.gid or 0,
         wanted.size or 0,
-        _kept_time(wanted.atime_ns or 0),
-        _kept_time(wanted.mtime_ns or 0),
+        _kept_time(wanted.atime_ns) if wanted.atime_ns else 0,
+        _kept_time(wanted.mtime_ns) if wanted.mtime_ns else 0,
     )
 
 

@@ -12,6 +12,7 @@ from heliosfs.core.extent import Extent, LogData, Piece
 from heliosfs.core.ids import Ino, Lsn, ViewNo
 from heliosfs.core.inode import MAX_SIZE, Inode
 from heliosfs.core.oplog import Write
+from heliosfs.core.radix import Leaf
 
 if TYPE_CHECKING:
     from heliosfs.core.engine import Engine, Placed
@@ -35,7 +36,8 @@ def plan_write(engine: Engine, view: ViewNo, ino: Ino, offset: int, length: int,
     inode = regular(engine, view, ino)
     if offset < 0 or offset + length > MAX_SIZE:
         raise FsError(errno.EFBIG)
-    if inode.tree is not None and offset < inode.size:
+    if offset < inode.size and type(inode.tree) is not Leaf and inode.tree is not None:
+        # So that applying it finds the pages. (A leaf has none below it.)
         extent.punch(inode.tree, offset, offset + length, engine.pages)
     return Write(view, ino, offset, now_ns)
 

@@ -88,21 +88,19 @@ def count(tree: Tree, pages: Pages) -> int:
 
 def get(tree: Tree, key: int, pages: Pages) -> Any:
     """The value of `key`, or None. O(log n)."""
-    while tree is not None:
-        if type(tree) is bytes:
-            tree = pages.node(tree)
-        if type(tree) is Leaf:
+    while True:
+        if type(tree) is Branch:
+            # A key that it does not cover leads to a leaf that lacks it.
+            tree = tree.kids[(key >> tree.shift) & _MASK]
+        elif type(tree) is Leaf:
             keys = tree.keys
             at = bisect_left(keys, key)
-            if at < len(keys) and keys[at] == key:
-                return tree.values[at]
+            return tree.values[at] if at < len(keys) and keys[at] == key else None
+        elif tree is None:
             return None
-        assert type(tree) is Branch
-        shift = tree.shift
-        if key >> (shift + FANOUT_BITS) != tree.prefix:
-            return None
-        tree = tree.kids[(key >> shift) & _MASK]
-    return None
+        else:
+            assert type(tree) is bytes
+            tree = pages.node(tree)
 
 
 def floor(tree: Tree, key: int, pages: Pages) -> tuple[int, Any] | None:

@@ -74,7 +74,7 @@ class FileOperations(Immediate):
         Raises:
             FsError: EEXIST, ENOENT, ENOTDIR, ENAMETOOLONG, EINVAL, EMLINK.
         """
-        return await self.settled(self.try_make, parent, name, mode, caller, rdev, target or b"")
+        return await self.settled(self.try_make, parent, name, mode, caller, 0, rdev, target or b"")
 
     async def link(self, node: NodeId, new_parent: NodeId, new_name: bytes, caller: Caller) -> Entry:
         """A further name. Raises FsError EPERM (directory), EXDEV (another view), EEXIST, EMLINK, ENOENT."""

@@ -42,6 +42,8 @@ class Poller:
         self._fd = fd
         self._poll = poller.poll
         self._asleep_until = 0.0
+        self._looked_until = 0.0
+        """When the last look ended; 0.0 where another one is of no use."""
         self._credit = _CREDIT_MAX
         self._closing = False
         self._threads: trio.CapacityLimiter | None = None
@@ -51,15 +53,29 @@ class Poller:
         self._closing = True
         trio.lowlevel.notify_closing(self._fd)
 
-    async def wait(self) -> None:
-        """Return when a request can be read. Raises trio.ClosedResourceError after `close`."""
+    def glance(self) -> bool:
+        """Whether a request can be read within STEP_S; looks for it if that may pay. Gives nobody else a turn.
+
+        Without it `wait_longer` goes on.
+        """
         threads = self._threads
         if threads is None:
             threads = self._threads = trio.to_thread.current_default_thread_limiter()
+        self._looked_until = 0.0
         now = perf_counter()
-        if self._credit > 0 and now > self._asleep_until and not threads.borrowed_tokens:
-            if await self._polled(now):
-                self._credit = min(self._credit + _PAID, _CREDIT_MAX)
+        if self._credit <= 0 or now <= self._asleep_until or threads.borrowed_tokens or self._closing:
+            return False
+        return self._look(now)
+
+    async def wait(self) -> None:
+        """Return when a request can be read. Raises trio.ClosedResourceError after `close`."""
+        if self._closing or not self.glance():
+            await self.wait_longer()
+
+    async def wait_longer(self) -> None:
+        """As `wait`, after a glance."""
+        if self._looked_until:
+            if await self._polled():
                 return
             self._credit -= _IN_VAIN
         if self._closing:
@@ -69,25 +85,35 @@ class Poller:
         if perf_counter() - before < AWAKE_S:
             self._credit = min(max(self._credit, 0) + _WOULD_HAVE_PAID, _CREDIT_MAX)
 
-    async def _polled(self, now: float) -> bool:
-        """Whether a request has come within AWAKE_S. Gives up at once when the core is taken away."""
+    def _look(self, now: float) -> bool:
+        """Look for STEP_S from `now`. Gives up at once when the core is taken away."""
         poll = self._poll
-        until = now + AWAKE_S
-        while not self._closing:
-            step = now + STEP_S
-            while now < step:
-                if poll(0):
-                    return True
-                before, now = now, perf_counter()
-                if now - before > _ROBBED_S:
-                    self._asleep_until = now + _PENANCE_S
-                    return False
-            if now > until:
+        step = now + STEP_S
+        while now < step:
+            if poll(0):
+                if self._credit < _CREDIT_MAX:
+                    self._credit += _PAID
+                return True
+            before, now = now, perf_counter()
+            if now - before > _ROBBED_S:
+                self._asleep_until = now + _PENANCE_S
+                self._looked_until = 0.0
                 return False
+        self._looked_until = now
+        return False
+
+    async def _polled(self) -> bool:
+        """Whether a request has come within AWAKE_S, the glance included."""
+        until = self._looked_until + AWAKE_S - STEP_S
+        while not self._closing:
+            now = self._looked_until
             await trio.lowlevel.checkpoint()
             after = perf_counter()
             if after - now > _ROBBED_S:
                 self._asleep_until = after + _PENANCE_S
                 return False
-            now = after
+            if self._look(after):
+                return True
+            if not self._looked_until or self._looked_until > until:
+                return False
         return False

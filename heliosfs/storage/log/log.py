@@ -11,6 +11,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +20,6 @@ from cas.checksum import crc32
 from heliosfs.core.ids import Lsn
 from heliosfs.storage.log.frame import (
     BLOCK_BYTES,
-    FIRST_INTERNAL_KIND,
     HEADER_BYTES,
     KIND_MARK,
     KIND_SEAL,
@@ -30,7 +31,7 @@ from heliosfs.storage.log.frame import (
     pack_rest,
     pack_u32,
 )
-from heliosfs.storage.log.oscalls import OsCalls
+from heliosfs.storage.log.oscalls import Bytes, OsCalls
 from heliosfs.storage.log.recovery import OnRecord, Recovery, recover
 from heliosfs.storage.log.segment import Segment, SegmentFiles
 from heliosfs.storage.log.syncing import Syncing
@@ -39,6 +40,8 @@ SEGMENT_BYTES: Final = 16 << 20
 SPARES: Final = 4
 _SEAL_ROOM: Final = RECORD_BYTES + 8
 _PADDING: Final = [bytes(n) for n in range(8)]
+_place: Final[Callable[[tuple[object, ...]], Place]] = partial(tuple.__new__, Place)
+"""Place(*fields), 0.3 us quicker: every change comes here."""
 
 
 class Log(Syncing):
@@ -155,6 +158,7 @@ class Log(Syncing):
         """Append one record, whole or not at all. It survives SIGKILL when this returns.
 
         Args:
+            kind: Below FIRST_INTERNAL_KIND.
             releasing: The record leads to free space (a removal): on a full disk it may use the reserve.
 
         Raises:
@@ -162,40 +166,30 @@ class Log(Syncing):
         """
         if self.failed is not None:
             raise OSError(errno.EROFS, f"the log is read-only: {self.failed}")
-        assert kind < FIRST_INTERNAL_KIND
         size = len(payload)
-        unpadded = RECORD_BYTES + len(body) + size + ((size + BLOCK_BYTES - 1) // BLOCK_BYTES * 4)
-        length = (unpadded + 7) & ~7
-        if self._offset + length > self._limit:
-            self._roll(length, releasing)
-        seed, connection, request = self._seed, self.connection, self.request
-        sums = block_sums(payload, seed) if size else b""
-        offset = self._offset
-        lsn = self._base + offset
-        rest = b"".join(
-            (
-                self._marker,
-                pack_rest(
-                    length,
-                    kind,
-                    0,
-                    0,
-                    len(body),
-                    size,
-                    lsn,
-                    self.durable_lsn,
-                    request,
-                    self.epoch,
-                    connection,
-                ),
-                body,
-                sums,
-            )
-        )
-        buffers = [pack_u32(crc32(rest, seed)), rest]
+        used = RECORD_BYTES + len(body) + size
         if size:
-            buffers.append(payload)  # type: ignore[arg-type]
-        buffers.append(_PADDING[length - unpadded])
+            used += (size + BLOCK_BYTES - 1) // BLOCK_BYTES * 4
+        length = (used + 7) & ~7
+        offset = self._offset
+        if offset + length > self._limit:
+            self._roll(length, releasing)
+            offset = self._offset
+        seed, connection, request = self._seed, self.connection, self.request
+        lsn = self._base + offset
+        rest = (
+            self._marker
+            + pack_rest(length, kind, 0, 0, len(body), size, lsn, self.durable_lsn, request, self.epoch, connection)
+            + body
+        )
+        buffers: tuple[Bytes, ...]
+        if size:
+            sums = block_sums(payload, seed)
+            rest += sums
+            buffers = (pack_u32(crc32(rest, seed)), rest, payload, _PADDING[length - used])
+        else:
+            sums = b""
+            buffers = (pack_u32(crc32(rest, seed)) + rest + _PADDING[length - used],)
         # 0.1 us; somebody else has it only while a segment whose sync failed changes its file.
         with self._appending:
             try:
@@ -206,20 +200,11 @@ class Log(Syncing):
             if written != length:
                 self._cancel(offset)
                 raise OSError(errno.ENOSPC, "short append to the log")
-            self._offset = offset + length
-            self._segment.end = self._offset
+            self._offset = self._segment.end = offset + length
             self.end = end = Lsn(lsn + length)
         self._appends += 1
-        return Place(
-            Lsn(lsn),
-            end,
-            self.current_life,
-            offset + length - size - len(_PADDING[length - unpadded]),
-            size,
-            sums,
-            connection,
-            request,
-        )
+        at = offset + length - size - len(_PADDING[length - used])
+        return _place((lsn, end, self.current_life, at, size, sums, connection, request))
 
     def _cancel(self, offset: int) -> None:
         """Blank a record that may be half there: it must not be replayed."""

@@ -195,7 +195,7 @@ class Pump:
         """Read and answer until a request has suspended, or nothing more comes."""
         fd, handlers, trace, asked = self._fd, self._handlers, self._trace, self._asked
         asker, connection, unanswered = self._asker, self._connection, self._unanswered
-        promises = self._promises
+        promises, drained, glance = self._promises, self._drained, self._poller.glance
         buffer = self._buffers.pop() if self._buffers else bytearray(REQUEST_MAX)
         buffers = [buffer]
         view = memoryview(buffer)
@@ -208,8 +208,11 @@ class Pump:
                 try:
                     end = readv(fd, buffers)
                 except BlockingIOError:
-                    await self._wait()
-                    turn = TURN_REQUESTS
+                    if drained is not None:
+                        drained()
+                    if not glance():
+                        await self._wait()
+                        turn = TURN_REQUESTS
                     continue
                 except OSError as error:
                     self._read_failed(error)
@@ -297,10 +300,8 @@ class Pump:
     # --- the descriptor ------------------------------------------------------------------------------
 
     async def _wait(self) -> None:
-        if self._drained is not None:
-            self._drained()
         try:
-            await self._poller.wait()
+            await self._poller.wait_longer()
         except trio.ClosedResourceError:
             self.stop()
 

@@ -234,11 +234,10 @@ class Malformed(Exception):
 
 def name_at(view: memoryview, at: int, end: int) -> bytes:
     """The name that begins at `at` and is ended by a NUL before `end`. Raises Malformed: it is not ended."""
-    raw = view[at:end].tobytes()
-    length = raw.find(b"\0")
-    if length < 0:
+    name, ended, _ = view[at:end].tobytes().partition(b"\0")
+    if not ended:
         raise Malformed("a name without an end")
-    return raw[:length]
+    return name
 
 
 def names_at(view: memoryview, at: int, end: int) -> tuple[bytes, bytes]:

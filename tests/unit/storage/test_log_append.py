@@ -13,12 +13,16 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from heliosfs.core import oplog
 from heliosfs.core.ids import Lsn
 from heliosfs.storage.errors import LifeReleased, LogDamaged
 from heliosfs.storage.log import Log, Place
+from heliosfs.storage.log.frame import FIRST_INTERNAL_KIND, KIND_SEAL
 from heliosfs.storage.log.oscalls import Bytes, OsCalls
 
 SEGMENT = 64 * 1024
+KIND_AT = 12
+"""Behind the checksum, the marker and the length."""
 Seen = list[tuple[int, bytes, Place]]
 
 
@@ -52,6 +56,14 @@ def calls() -> OsCalls:
 def log(tmp_path: Path, calls: OsCalls) -> Iterator[Log]:
     with closing(open_log(tmp_path, calls)) as opened:
         yield opened
+
+
+def is_seal(buffers: Sequence[Bytes]) -> bool:
+    return b"".join(bytes(buffer) for buffer in buffers)[KIND_AT] == KIND_SEAL
+
+
+def test_kinds_of_records_are_none_of_the_logs_own() -> None:
+    assert max(oplog.KINDS) < FIRST_INTERNAL_KIND
 
 
 @pytest.mark.parametrize("size", [0, 1, 7, 16383, 16384, 16385, 40000])
@@ -183,14 +195,14 @@ def test_record_that_fails_in_a_fresh_life_leaves_that_life_usable(
     count = 0
 
     def fail_in_second_life(fd: int, buffers: Sequence[Bytes], offset: int) -> int:
-        if log.current_life != first and len(buffers) > 1:
+        if log.current_life != first and not is_seal(buffers):
             raise OSError(errno.ENOSPC, "injected")
         return os.pwritev(fd, buffers, offset)
 
     calls.append = fail_in_second_life
     with pytest.raises(OSError, match="injected"):
         while True:
-            log.append(1, b"x" * 1000)
+            log.append(1, b"x" * 1000, b"x" * (count % 2))
             count += 1
     assert [kind for kind, _, _ in replay(tmp_path)] == [1] * count
     calls.append = os.pwritev
@@ -202,14 +214,14 @@ def test_failed_seal_costs_nothing(log: Log, calls: OsCalls, tmp_path: Path) -> 
     first = log.current_life
 
     def fail_seal(fd: int, buffers: Sequence[Bytes], offset: int) -> int:
-        if len(buffers) == 1:
+        if is_seal(buffers):
             raise OSError(errno.EIO, "injected")
         return os.pwritev(fd, buffers, offset)
 
     calls.append = fail_seal
     count = 0
     while log.current_life == first:
-        log.append(1, b"x" * 1000)
+        log.append(1, b"x" * 1000, b"x" * (count % 2))
         count += 1
     assert len(replay(tmp_path)) == count
 

@@ -56,6 +56,25 @@ def test_a_file(wire: Wire) -> None:
     assert wire.ask(w.READ, node, read_body(0, 100)).error == -errno.ESTALE
 
 
+def test_what_is_made_is_shown_as_it_is_found(wire: Wire) -> None:
+    """The reply goes out before the change is applied, so it is made of what was asked for."""
+    parent = wire.entry(wire.ask(w.MKDIR, 1, named(Layouts.MKDIR, 0o2775, 0, names=b"made\0")))[0]
+    chown = Layouts.SETATTR.pack(w.SetAttrBit.GID, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 77, 0)
+    wire.ask(w.SETATTR, parent, chown)
+    wire.ask(w.SETATTR, parent, Layouts.SETATTR.pack(w.SetAttrBit.MODE, *[0] * 10, 0o2775, 0, 0, 0, 0))
+    create = named(Layouts.CREATE, os.O_RDWR, stat.S_IFREG | 0o666, 0o022, 0, names=b"f\0")
+    for operation, name, body in (
+        (w.CREATE, b"f", create),
+        (w.MKDIR, b"d", named(Layouts.MKDIR, 0o777, 0o027, names=b"d\0")),
+        (w.SYMLINK, b"l", b"l\0target\0"),
+        (w.MKNOD, b"p", named(Layouts.MKNOD, stat.S_IFIFO | 0o600, 0, 0, 0, names=b"p\0")),
+        (w.MKNOD, b"c", named(Layouts.MKNOD, stat.S_IFCHR | 0o600, 0x105, 0, 0, names=b"c\0")),
+    ):
+        made = wire.entry(wire.ask(operation, parent, body))
+        assert made == wire.entry(wire.ask(w.LOOKUP, parent, name + b"\0")), name
+        assert made[18] == 77, "set-group-ID gives its group"
+
+
 def test_append_goes_to_the_end_there_is(wire: Wire) -> None:
     node = create(wire, b"log")
     wire.ask(w.WRITE, node, write_body(0, b"one"))
