@@ -284,7 +284,7 @@ class Immediate(Door):
         length = len(content)
         if not length:
             return 0
-        if self.crowded:
+        if self.crowded_by(length):
             raise NeedRoom(length)
         record = data.plan_write(
             self.engine, ViewNo(node >> INO_BITS), Ino(node & INO_MASK), offset, length, self.now()
