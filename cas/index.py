@@ -46,14 +46,20 @@ class ChunkIndex:
         self._lock = threading.Lock()
         self._suspects: set[ChunkId] = set()
         self._chunks = self._stored_bytes = self._raw_bytes = 0
-        self._load_sums()
         if isinstance(db, Database):
             db.on_reopen(self._load_sums)
+        if not isinstance(db, Database) or db.opened:
+            self._load_sums()
 
     def _load_sums(self) -> None:
         # Again after each reopen: what an error left of a batch is either all there or not at all.
         sums = self._db.get(PREFIX)
         self._chunks, self._stored_bytes, self._raw_bytes = SUMS.unpack(sums) if sums else (0, 0, 0)
+
+    def _ensure(self) -> None:
+        """The sums of a database that is opened later are there once it is. Raises OSError: it can't be."""
+        if isinstance(self._db, Database):
+            self._db.ensure()
 
     def has(self, id: ChunkId) -> bool:
         """Whether the chunk is known, and not known to be damaged. 0.6 us."""
@@ -222,10 +228,12 @@ class ChunkIndex:
 
     def stats(self) -> StoreStats:
         """Exact sums over what is known. O(1)."""
+        self._ensure()
         with self._lock:
             return StoreStats(self._chunks, self._stored_bytes, self._raw_bytes)
 
     def _commit(self, batch: WriteBatch, chunks: int, stored_bytes: int, raw_bytes: int) -> None:
+        self._ensure()
         chunks += self._chunks
         stored_bytes += self._stored_bytes
         raw_bytes += self._raw_bytes

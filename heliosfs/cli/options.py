@@ -84,7 +84,7 @@ def _cache(name: str, value: str) -> str:
     return _word(name, value, ("private", "shared"))
 
 
-def _supervised(name: str, value: str) -> bool:
+def _yes(name: str, value: str) -> bool:
     return _word(name, value, ("yes", "no")) == "yes"
 
 
@@ -136,7 +136,8 @@ _OWN: dict[str, tuple[str, Callable[[str, str], object]]] = {
     "transport": ("transport", _transport),
     "permissions": ("trusted", _permissions),
     "debug": ("debug", _debug),
-    "supervised": ("supervised", _supervised),
+    "supervised": ("supervised", _yes),
+    "follow": ("follow", _yes),
 }
 """Option -> field of MountOptions, and what reads its value."""
 

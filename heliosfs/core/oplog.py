@@ -285,6 +285,9 @@ class MakeUnnamed(Record):
 
 # --- versions ------------------------------------------------------------------------------------------
 
+FIRST_VERSION_KIND: Final = 16
+"""Kinds below it change files."""
+
 SNAPSHOT_KINDS: Final = ("user", "auto", "restore", "import", "base")
 KIND_USER, KIND_AUTO, KIND_RESTORE, KIND_IMPORT, KIND_BASE = range(5)
 

@@ -30,6 +30,7 @@ class MountOptions:
         trusted: The kernel checks no permissions.
         debug: What to log besides; "requests": every request.
         supervised: A death of the process that serves is outlived (kernel transport alone).
+        follow: Another process follows what that one does, so that it can go on at once.
     """
 
     branch: str = "main"
@@ -46,6 +47,7 @@ class MountOptions:
     trusted: bool = False
     debug: str = ""
     supervised: bool = True
+    follow: bool = True
 
     @property
     def outlives_its_process(self) -> bool:

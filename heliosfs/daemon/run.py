@@ -31,7 +31,7 @@ from heliosfs.daemon.options import DEFAULT_TRANSPORT, MountOptions
 from heliosfs.daemon.readiness import Announcer
 from heliosfs.daemon.rpc import Progress, Request, Server, Verb, listening, success
 from heliosfs.daemon.sdnotify import ServiceManager
-from heliosfs.daemon.takeover import Supervised
+from heliosfs.daemon.takeover import Supervised, note_of
 from heliosfs.daemon.transfers import transfer_verbs
 from heliosfs.daemon.upkeep import keep_up
 from heliosfs.filesystem import Filesystem, StoreOptions, open_filesystem
@@ -40,6 +40,8 @@ from heliosfs.transport.keeping import NobodyKeeps
 _log = logging.getLogger("heliosfs.daemon")
 
 _FAILED_STATUS: Final = 70
+_WORK_S: Final = 0.1
+"""After a takeover those who waited are answered first; then the database is opened, 20 to 40 ms on the loop."""
 _GC_THRESHOLDS: Final = (50_000, 50, 100)
 """The core makes no cycles; a collection of everything stops all requests for 60 ms at 184,000 objects."""
 
@@ -89,7 +91,13 @@ async def _serve(
     foreground: bool,
 ) -> None:
     keeper = announcer if isinstance(announcer, Supervised) else NobodyKeeps()
-    async with open_filesystem(store, _store_options(options), connections=keeper.connections) as fs:
+    async with open_filesystem(
+        store,
+        _store_options(options),
+        connections=keeper.connections,
+        followed=keeper.followed,
+        note=note_of(keeper),
+    ) as fs:
         fs.restarts = keeper.restarts
         if keeper.read_only:
             fs.log.failed = OSError(errno.EROFS, "served read-only: processes that changed it died again and again")
@@ -107,6 +115,7 @@ async def _serve(
             nursery.start_soon(_stop_on_signal, mounted, nursery.cancel_scope, foreground)
             await nursery.start(_serve_mounts, mounted, mountpoint, options, nursery.cancel_scope)
             if isinstance(announcer, Supervised):
+                fs.persister.told = announcer.stored
                 nursery.start_soon(announcer.beat)
                 nursery.start_soon(_hand_over, announcer, fs, mounted)
             else:
@@ -118,6 +127,9 @@ async def _serve(
             gc.freeze()
             gc.set_threshold(*_GC_THRESHOLDS)
             announcer.ready()
+            if keeper.followed is not None:
+                await trio.sleep(_WORK_S)
+                fs.start_work()
 
 
 @asynccontextmanager

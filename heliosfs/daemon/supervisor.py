@@ -2,8 +2,8 @@
 
 `python -m heliosfs.daemon.supervisor STORE MOUNTPOINT`, started by `spawn` or by the command line with -f. It has
 descriptors (of /dev/fuse, of the socket) and parameters that a worker gives it. When the worker dies, or no longer
-says that it is alive, all goes to the next one, which a process with all imports done (standby.py) has forked.
-docs/takeover.md is the design.
+says that it is alive, all goes to the next one: to who has followed its work (follower.py), or else to one that a
+process with all imports done (standby.py) forks. docs/takeover.md is the design.
 
 Invariants: never are two workers told to serve of which the first may still run (its end is waited for by pidfd);
 what is kept is given up only when a worker has ended in good order; a kernel that waits always gets an answer in
@@ -18,7 +18,6 @@ import json
 import os
 import select
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -27,8 +26,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from heliosfs.daemon import words
+from heliosfs.daemon.followers import Followers
 from heliosfs.daemon.refusing import refuse_all
 from heliosfs.daemon.sdnotify import ServiceManager
+from heliosfs.daemon.staff import Kept, Standby, Worker, reap
 
 PATIENCE_S: Final = 30.0
 """A worker that serves says every second that it is alive; a big restore may hold its loop for some of them."""
@@ -48,54 +49,12 @@ _PR_SET_CHILD_SUBREAPER: Final = 36
 
 
 @dataclass(slots=True)
-class Kept:
-    """A descriptor that outlives its worker, and what goes with it."""
-
-    fd: int
-    more: dict[str, Any]
-
-
-@dataclass(slots=True, eq=False)
-class Standby:
-    """A process that has everything imported and forks workers.
-
-    Attributes:
-        ready: It has said so.
-    """
-
-    process: subprocess.Popen[bytes]
-    line: socket.socket
-    ready: bool = False
-
-
-@dataclass(slots=True, eq=False)
-class Worker:
-    """A process that serves.
-
-    Attributes:
-        pidfd: Readable when it is gone, all of its threads and descriptors included; -1 before it is born.
-        serving: It has come to serve; since `began`.
-        heard: When it last said something, by the monotonic clock.
-        caught_up: It has answered everything that was asked of its predecessor.
-        ended: It said that it ends in good order: "ended" (unmounted) or "handed_over".
-    """
-
-    line: socket.socket
-    heard: float
-    pid: int = 0
-    pidfd: int = -1
-    serving: bool = False
-    began: float = 0.0
-    caught_up: bool = False
-    ended: str = ""
-
-
-@dataclass(slots=True)
 class Supervisor:
     """One store's.
 
     Attributes:
         kept: By name.
+        follow: Whether somebody is to follow what the worker does, so that he can go on at once.
         restarts: Workers that died.
         failures: Of these, in a row, without having served well in between.
     """
@@ -108,6 +67,7 @@ class Supervisor:
     patience_s: float = PATIENCE_S
     command: Sequence[str] = _STANDBY
     delays_s: Sequence[float] = _DELAYS_S
+    follow: bool = True
     manager: ServiceManager = field(default_factory=ServiceManager.from_environment)
     kept: dict[str, Kept] = field(default_factory=dict)
     restarts: int = 0
@@ -122,6 +82,11 @@ class Supervisor:
     _mounted: bool = False
     _refused: int = 1
     _poll: select.poll = field(default_factory=select.poll)
+    _followers: Followers = field(init=False)
+
+    def __post_init__(self) -> None:
+        order = {"store": self.store, "options": self.options}
+        self._followers = Followers(self._poll, order, self.kept, self._say)
 
     # --- the loop ------------------------------------------------------------------------------------
 
@@ -140,10 +105,11 @@ class Supervisor:
                 for standby in (self.standby, self.successor):
                     if standby is not None and standby.line.fileno() in ready:
                         self._listen_standby(standby)
+                self._followers.listen(ready)
                 worker = self.worker
                 if worker is not None and worker.line.fileno() in ready:
                     self._listen(worker)
-                if self.worker is worker and worker is not None and (worker.pidfd in ready or _unborn(worker)):
+                if self.worker is worker and worker is not None and (worker.pidfd in ready or worker.unborn):
                     self._gone(worker)
         finally:
             self._end_all()
@@ -172,7 +138,7 @@ class Supervisor:
             if self.worker is None or self.worker.pidfd < 0:
                 self.exit_code = 1
             else:
-                _send(self.worker.pidfd, number)
+                self.worker.signal(number)
 
     def _tend(self) -> None:
         """What is due by the clock."""
@@ -184,8 +150,8 @@ class Supervisor:
             self.standby = self._start()
         worker = self.worker
         if worker is None:
-            if self._due is not None and now >= self._due and self.standby is not None and self.standby.ready:
-                self._promote(self.standby)
+            if self._due is not None and now >= self._due:
+                self._promote()
         elif worker.serving:
             if now - worker.heard > self.patience_s:
                 self._say(f"worker {worker.pid} has not been heard of for {self.patience_s:.0f} s: killed")
@@ -195,6 +161,9 @@ class Supervisor:
         elif now - worker.heard > OPENING_S:
             self._say(f"worker {worker.pid} does not come to serving: killed")
             self._kill(worker)
+        if worker is not None and worker.serving:
+            self._followers.tend(self.standby)
+            reap(self._pids())
 
     # --- processes that fork workers -----------------------------------------------------------------
 
@@ -247,11 +216,12 @@ class Supervisor:
 
     # --- workers -------------------------------------------------------------------------------------
 
-    def _promote(self, standby: Standby) -> None:
-        """Have a new worker serve."""
+    def _promote(self) -> None:
+        """Have a new worker serve: who has followed, or a new process; none is there yet: wait."""
+        worker = self._followers.take() or self._made()
+        if worker is None:
+            return
         self._due = None
-        ours, theirs = words.pair()
-        ours.setblocking(False)
         order = {
             "do": "serve",
             "store": self.store,
@@ -264,11 +234,25 @@ class Supervisor:
             "refuse_resent": self.failures >= SUSPICIOUS,
             "read_only": self.failures >= READ_ONLY,
         }
+        words.say(worker.line, order, [kept.fd for kept in self.kept.values()])
+        worker.heard = time.monotonic()
+        self.worker = worker
+
+    def _made(self) -> Worker | None:
+        """A new process to serve."""
+        if self.standby is None or not self.standby.ready:
+            return None
+        ours, theirs = words.pair()
+        ours.setblocking(False)
         with theirs:
-            words.say(ours, order, [kept.fd for kept in self.kept.values()])
-            words.say(standby.line, {"do": "fork"}, [theirs.fileno()])
+            words.say(self.standby.line, {"do": "fork"}, [theirs.fileno()])
         self._poll.register(ours, select.POLLIN)
-        self.worker = Worker(ours, time.monotonic())
+        return Worker(ours, time.monotonic())
+
+    def _pids(self) -> set[int]:
+        """Of the children that somebody here waits for."""
+        standbys = {standby.process.pid for standby in (self.standby, self.successor) if standby is not None}
+        return standbys | self._followers.pids | ({self.worker.pid} if self.worker is not None else set())
 
     def _listen(self, worker: Worker) -> None:
         while True:
@@ -298,6 +282,11 @@ class Supervisor:
             worker.serving = True
             worker.began = time.monotonic()
             self._ready(worker)
+            if self.follow and self._followers.level is None and self._followers.coming is None:
+                self._followers.want()
+        elif said == "stored":
+            if self.follow:
+                self._followers.want()
         elif said == "caught_up":
             worker.caught_up = True
         elif said == "failed" and not self._mounted:
@@ -313,7 +302,7 @@ class Supervisor:
         """A worker has ended; nothing of it runs any more."""
         if worker.line.fileno() >= 0:
             self._listen(worker)
-        status = self._forget(worker)
+        status = worker.forget(self._poll)
         self.worker = None
         if not self._mounted:
             self._announce_death(status)
@@ -323,6 +312,8 @@ class Supervisor:
         elif worker.ended == "handed_over":
             self._say(f"worker {worker.pid} has handed over")
             self._due = 0.0
+            # They are of the program that goes.
+            self._followers.end()
             if self.successor is not None:
                 if self.standby is not None:
                     self._dismiss(self.standby)
@@ -334,6 +325,9 @@ class Supervisor:
         self.restarts += 1
         if not (worker.caught_up and status == -signal.SIGKILL):
             self.failures += 1
+        if status != -signal.SIGKILL or worker.hung:
+            # It may be the state of the store that does this; who followed has the same in memory.
+            self._followers.end()
         self._say(f"worker {worker.pid} died (status {status}, {self.failures} in a row)")
         if self.failures >= HOPELESS:
             self._give_up()
@@ -351,7 +345,8 @@ class Supervisor:
         """SIGKILL, and wait until it is gone; the loop then sees its end."""
         if worker.pidfd < 0:
             return
-        _send(worker.pidfd, signal.SIGKILL)
+        worker.hung = True
+        worker.signal(signal.SIGKILL)
         poll = select.poll()
         poll.register(worker.pidfd, select.POLLIN)
         if not poll.poll(END_S * 1000):
@@ -359,24 +354,6 @@ class Supervisor:
             self._say(f"worker {worker.pid} does not die: aborting its connections")
             self._abort()
             poll.poll(END_S * 1000)
-
-    def _forget(self, worker: Worker) -> int | None:
-        """Let go of a dead worker. Its status, as subprocess has it."""
-        if worker.line.fileno() >= 0:
-            self._poll.unregister(worker.line)
-            worker.line.close()
-        if worker.pidfd < 0:
-            return None
-        self._poll.unregister(worker.pidfd)
-        try:
-            result = os.waitid(os.P_PIDFD, worker.pidfd, os.WEXITED)
-        except ChildProcessError:
-            return None
-        finally:
-            os.close(worker.pidfd)
-        if result is None:
-            return None
-        return result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
 
     def _abort(self) -> None:
         for kept in self.kept.values():
@@ -389,12 +366,13 @@ class Supervisor:
                     self._say(f"can't abort connection {number}: {error}")
 
     def _end_all(self) -> None:
+        self._followers.end()
         for standby in (self.standby, self.successor):
             if standby is not None:
                 self._dismiss(standby)
         if self.worker is not None:
             self._kill(self.worker)
-            self._forget(self.worker)
+            self.worker.forget(self._poll)
         for name in list(self.kept):
             self._drop(name)
 
@@ -450,18 +428,6 @@ class Supervisor:
             pass
 
 
-def _unborn(worker: Worker) -> bool:
-    """Whether a worker has gone before it said who it is."""
-    return worker.pidfd < 0 and worker.line.fileno() < 0
-
-
-def _send(pidfd: int, number: int) -> None:
-    try:
-        signal.pidfd_send_signal(pidfd, number)
-    except ProcessLookupError:
-        pass
-
-
 def main(arguments: list[str]) -> int:
     """Supervise until unmounted; returns the exit code."""
     parser = argparse.ArgumentParser(prog="heliosfs.daemon.supervisor")
@@ -477,9 +443,11 @@ def main(arguments: list[str]) -> int:
         os.chdir("/")
     os.umask(0o077)
     patience_s = float(os.environ.get("HELIOSFS_PATIENCE_S", PATIENCE_S))
-    return Supervisor(
+    supervisor = Supervisor(
         given.store, given.mountpoint, given.options, given.ready_fd, given.foreground, patience_s
-    ).run()
+    )
+    supervisor.follow = json.loads(given.options).get("follow", True)
+    return supervisor.run()
 
 
 if __name__ == "__main__":

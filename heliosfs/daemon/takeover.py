@@ -6,6 +6,8 @@ what is kept.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import logging
 import os
 import socket
@@ -19,8 +21,11 @@ import trio
 from heliosfs.control.remembering import Memory
 from heliosfs.daemon import words
 from heliosfs.daemon.errors import DaemonError
+from heliosfs.daemon.follower import Follower, born
 from heliosfs.daemon.options import MountOptions
-from heliosfs.transport.keeping import MOUNT, Found, Keeper
+from heliosfs.filesystem.following import Following
+from heliosfs.storage.note import StoreNote
+from heliosfs.transport.keeping import MOUNT, Found, Keeper, NobodyKeeps
 
 _log = logging.getLogger("heliosfs.daemon")
 
@@ -63,15 +68,17 @@ class Supervised:
         self.refuse_resent = False
         self.read_only = False
         self.handing_over = False
+        self.followed: Following | None = None
+        self._twin = 0
 
     def begin(self) -> Order | None:
-        """Say who we are, and take the order to serve. None: it will never come."""
+        """Say who we are, and take the order to serve; until it comes, follow. None: it will never come."""
         # Not getppid: until the process between us has ended, that is its number.
         self.supervisor_pid = words.maker_of(self._line)
-        pidfd = os.pidfd_open(os.getpid())
-        words.say(self._line, {"say": "born", "pid": os.getpid()}, [pidfd])
-        os.close(pidfd)
+        born(self._line)
         heard = words.hear(self._line)
+        if heard is not None and heard[0]["do"] == "follow":
+            heard = self._follow(*heard)
         if heard is None:
             return None
         message, fds = heard
@@ -83,6 +90,18 @@ class Supervised:
         self.refuse_resent = order.refuse_resent
         self._line.setblocking(False)
         return order
+
+    def _follow(self, order: Mapping[str, Any], fds: list[int]) -> tuple[dict[str, Any], list[int]] | None:
+        gc.disable()
+        follower = Follower(self._line, order, fds)
+        heard = follower.run()
+        # Its own, where this is a twin.
+        self._line = follower.line
+        self.followed, self._twin = follower.following, follower.twin
+        # What was replayed is all alive: no collection is to look at it.
+        gc.freeze()
+        gc.enable()
+        return heard
 
     @property
     def pid(self) -> int:
@@ -137,6 +156,10 @@ class Supervised:
         """It ends in good order: the mount is gone, or the next worker goes on."""
         self._say({"say": "handed_over" if self.handing_over else "ended"})
 
+    def stored(self) -> None:
+        """A cut was made: who follows has to begin anew."""
+        self._say({"say": "stored"})
+
     def replace(self) -> bool:
         """Have a new process take over as soon as it can. False: there is nobody to see to it."""
         return self._say({"say": "replace"})
@@ -145,7 +168,16 @@ class Supervised:
         """Say that the loop turns, as long as it does."""
         while not self._alone:
             self._say({"say": "alive"})
+            self._reap_twin()
             await trio.sleep(BEAT_S)
+
+    def _reap_twin(self) -> None:
+        """Who follows us is a child of ours, and may have ended: the supervisor has others follow now and then."""
+        if self._twin:
+            with contextlib.suppress(ChildProcessError):
+                if not os.waitpid(self._twin, os.WNOHANG)[0]:
+                    return
+            self._twin = 0
 
     async def wait_hand_over(self) -> None:
         """Return when another worker is to go on. Never, if the supervisor is gone."""
@@ -177,6 +209,18 @@ class Supervised:
         if not self._alone:
             self._alone = True
             _log.warning("the supervisor is gone: this process serves on, and its death will end the mount")
+
+
+def note_of(keeper: Supervised | NobodyKeeps) -> StoreNote | None:
+    """What is to be noted for the next process, kept; None: there will be none."""
+    if not isinstance(keeper, Supervised):
+        return None
+    found = keeper.found(words.NOTE)
+    if found is not None:
+        return StoreNote(found.fd)
+    note = StoreNote()
+    keeper.keep(words.NOTE, note.fd, {})
+    return note
 
 
 def memory_of(keeper: Keeper, name: str) -> tuple[Memory | None, bool]:

@@ -30,11 +30,13 @@ AUTO_WASTE_MAX: Final = 0.25
 async def keep_up(fs: Filesystem, commands: Commands, *, collect: bool) -> None:
     """Look now and then until cancelled."""
     policies = _Policies(fs, commands)
-    garbage = _Garbage(fs)
+    garbage: _Garbage | None = None
     while True:
         await trio.sleep(LOOK_S)
         await policies.look()
         if collect:
+            # Not at once: it asks the database, which a process that has taken over has not opened yet.
+            garbage = garbage or _Garbage(fs)
             await garbage.look()
 
 

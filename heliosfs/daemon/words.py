@@ -14,6 +14,8 @@ import struct
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+NOTE: Final = "note"
+"""Under this name that is kept which whoever follows needs, too."""
 _UCRED: Final = struct.Struct("3i")
 _MESSAGE_MAX: Final = 1 << 17
 _DESCRIPTORS_MAX: Final = 250

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -16,14 +17,11 @@ import trio
 from cas.cache import ChunkCache
 from cas.index import ChunkIndex
 from cas.packs import PackReader
-from heliosfs.core import oplog, radix
-from heliosfs.core.apply import apply
-from heliosfs.core.engine import Engine
 from heliosfs.core.errors import Damaged
-from heliosfs.core.ids import Ino, Lsn
 from heliosfs.filesystem.adopting import Adopting
 from heliosfs.filesystem.continuing import Continuation
-from heliosfs.storage import refstore
+from heliosfs.filesystem.following import Following
+from heliosfs.filesystem.replaying import Replay
 from heliosfs.storage.backing import BackingFiles
 from heliosfs.storage.calls import StoreCalls
 from heliosfs.storage.checking.scrubber import Scrubber
@@ -31,9 +29,9 @@ from heliosfs.storage.collecting.claims import Claims
 from heliosfs.storage.collecting.collector import Collector
 from heliosfs.storage.collecting.reads import ReadsUnderWay
 from heliosfs.storage.layout import StoreLayout
-from heliosfs.storage.log import GroupCommit, Log, Place
+from heliosfs.storage.log import GroupCommit, Log, Seen
 from heliosfs.storage.log.commit import kernel_sync
-from heliosfs.storage.pagestore import PageCache, PageStore
+from heliosfs.storage.note import StoreNote
 from heliosfs.storage.persist import Persister
 from heliosfs.storage.reading import Reader
 from heliosfs.storage.space import Space
@@ -65,6 +63,12 @@ class Filesystem(Adopting):
     layout: StoreLayout
     continuation: Continuation
 
+    def start_work(self) -> None:
+        """Start the worker processes, and make a cut if it is time for one: after the first answers."""
+        self.pool.start()
+        if self.persister.pressing():
+            self.persister.nudge()
+
 
 @asynccontextmanager
 async def open_filesystem(
@@ -74,6 +78,8 @@ async def open_filesystem(
     create: bool = False,
     background: bool = True,
     connections: Collection[int] = (),
+    followed: Following | None = None,
+    note: StoreNote | None = None,
     calls: StoreCalls | None = None,
 ) -> AsyncIterator[Filesystem]:
     """Open a store for this process alone, replay its log, and run its background work until closed.
@@ -82,6 +88,8 @@ async def open_filesystem(
         create: Make the store first if there is none.
         connections: Kernel connections that a former daemon has served and that go on: what they have asked
             for and may not have been told is kept (see continuing.py).
+        followed: What has followed the store until its former process died; then `start_work` has to be called.
+        note: What the former process has left, and the next one finds.
         background: Run the persister and the commit interval; without it only what is asked for is stored.
         calls: What a test replaces to see it fail.
 
@@ -93,16 +101,15 @@ async def open_filesystem(
     directory = Path(os.fspath(path)).absolute()
     if create and not StoreLayout.is_store(directory):
         StoreLayout.create(directory).close()
-    layout = StoreLayout.open(directory)
+    layout = StoreLayout.open(directory, again=followed is not None)
     try:
-        fs = _assemble(layout, options, Continuation(connections), calls or StoreCalls())
+        fs = _assemble(layout, options, connections, calls or StoreCalls(), followed, note)
         try:
             async with trio.open_nursery() as nursery:
-                fs.pool.start()
+                if followed is None:
+                    fs.start_work()
                 if background:
                     nursery.start_soon(fs.persister.run)
-                    if fs.persister.pressing():
-                        fs.persister.nudge()
                     nursery.start_soon(fs.scrubber.run)
                     nursery.start_soon(fs.commit.run_interval, options.commit_s)
                 try:
@@ -123,70 +130,56 @@ async def open_filesystem(
 
 
 def _assemble(
-    layout: StoreLayout, options: StoreOptions, continuation: Continuation, calls: StoreCalls
+    layout: StoreLayout,
+    options: StoreOptions,
+    connections: Collection[int],
+    calls: StoreCalls,
+    followed: Following | None,
+    note: StoreNote | None,
 ) -> Filesystem:
     began = time.perf_counter()
     space = Space(layout.path, options.log)
     sizes = space.sizes
     if space.tight(0):
         space.release()
-    db = layout.open_db(sizes.write_buffer, calls=calls.database)
-    claims = Claims()
-    reads = ReadsUnderWay()
-    page_store = PageStore(db, claims)
-    cache = PageCache(page_store, options.memory // 2)
-    engine = Engine(cache)
-    stored = refstore.load(db, engine)
-    if stored is None:
-        owner = os.stat(layout.path)
-        engine.found(owner.st_uid, owner.st_gid, time.time_ns())
-    start = stored.position if stored is not None else Lsn(0)
+    # Opening it takes longer than all the rest: not before the first answer, if it can wait.
+    current = followed is not None and followed.current(note)
+    db = layout.open_db(sizes.write_buffer, calls=calls.database, later=current)
 
-    def replay(lsn: Lsn, end: Lsn, kind: int, body: bytes | memoryview, place: Place) -> None:
-        try:
-            record = oplog.decode(kind, body)
-        except oplog.BadRecord as error:
-            raise Damaged(f"log record {lsn}", f"log record at {lsn}: {error}") from error
-        engine.last_ns = max(engine.last_ns, getattr(record, "now_ns", 0))
-        try:
-            result = apply(engine, record, place)
-        except (Damaged, OSError):
-            raise
-        except Exception as error:
-            # It was planned against another state: bytes that were not written so, or a bug of ours.
-            name = type(record).__name__
-            what = f"log record at {lsn} ({name}) does not fit what is stored: {error!r}"
-            raise Damaged(f"log record {lsn}", what) from error
-        if continuation:
-            continuation.applied(engine, record, body, place, result)
-
-    with cache.blocking(), _without_collections():
-        continuation.begin(engine)
-        if stored is not None:
-            # Records behind the cut may write to files that were unlinked before it.
-            for branch in engine.branches.values():
-                table = stored.orphans.get(branch.id)
-                branch.orphans.update((Ino(ino), inode) for ino, inode in radix.items(table, cache))
-        log = Log.open(
+    def open_log(replay: Replay, seen: Seen | None = None) -> Log:
+        return Log.open(
             layout.log_dir,
             budget_bytes=sizes.log,
-            start=start,
-            on_record=replay,
+            start=replay.start,
+            on_record=replay.record,
             segment_bytes=sizes.segment,
             spares=sizes.spares,
             reserve_bytes=sizes.reserve_segment,
             calls=calls.log,
+            seen=seen,
+            note=note,
         )
+
+    with _without_collections():
+        opened = None if followed is None else followed.taken_over(db, current, connections, open_log)
+        if opened is None:
+            replay = Replay(db, layout.path, options.memory, Claims(), Continuation(connections))
+            with replay.cache.blocking():
+                opened = replay, open_log(replay)
+    replay, log = opened
+    engine, cache, page_store, claims = replay.engine, replay.cache, replay.page_store, replay.claims
+    start = replay.start
+    reads = ReadsUnderWay()
     unstored = log.end - start
     if space.room(unstored) >= sizes.reserve_segment:
         log.keep_reserve()
     space.refill(unstored)
-    continuation.finish(engine)
+    replay.continuation.finish(engine)
     try:
         index = ChunkIndex(db)
     except OSError as error:
         raise Damaged("chunk index", f"the chunk index in the store's database can't be read: {error}") from error
-    commit = GroupCommit(log, kernel_sync(calls.log))
+    commit = GroupCommit(log, later=partial(kernel_sync, calls.log))
     pool = WorkerPool(layout.packs_dir, index, claims=claims, pack_bytes=sizes.pack, module=calls.worker_module)
     fs = Filesystem(
         engine,
@@ -197,6 +190,7 @@ def _assemble(
         reads,
         space,
     )
+    fs.persister.note = note
     fs.db = db
     fs.index = index
     fs.pool = pool
@@ -225,7 +219,7 @@ def _assemble(
     fs.scrubber = Scrubber(layout.path, log, index, reads)
     fs.invalidators = []
     fs.mounted_views = set()
-    fs.continuation = continuation
+    fs.continuation = replay.continuation
     recovery = log.recovery
     fs.options = {
         "memory": options.memory,
@@ -233,6 +227,7 @@ def _assemble(
         "commit": options.commit_s,
         "recovery": {
             "records": recovery.records,
+            "followed": recovery.followed,
             "bytes": recovery.bytes,
             "torn_bytes": recovery.torn_bytes,
             "seconds": round(time.perf_counter() - began, 6),

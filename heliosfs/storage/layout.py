@@ -110,8 +110,11 @@ class StoreLayout:
         return layout
 
     @classmethod
-    def open(cls, path: Path) -> Self:
+    def open(cls, path: Path, *, again: bool = False) -> Self:
         """Open a store.
+
+        Args:
+            again: Another process had it open, since the machine started, and has died: it has synced the names.
 
         Raises:
             StoreAbsent, StoreLocked, StoreNewer, StoreDamaged. OSError.
@@ -124,8 +127,9 @@ class StoreLayout:
         try:
             layout._make_private()
             cls.check(path)
-            # Whoever created it may have been killed before the names were synced.
-            layout._sync_names()
+            if not again:
+                # Whoever created it may have been killed before the names were synced.
+                layout._sync_names()
         except BaseException:
             layout.close()
             raise
@@ -194,9 +198,16 @@ class StoreLayout:
         self.store_id = found[1]
 
     def open_db(
-        self, write_buffer_bytes: int = WRITE_BUFFER_BYTES, *, calls: DatabaseCalls | None = None
+        self,
+        write_buffer_bytes: int = WRITE_BUFFER_BYTES,
+        *,
+        calls: DatabaseCalls | None = None,
+        later: bool = False,
     ) -> Database:
         """The database, opened once. On a full disk it may be for reading alone (`Database.failed`).
+
+        Args:
+            later: Opened when it is used first.
 
         Raises:
             StoreDamaged: RocksDB refuses it; or it is gone, though there are packs or a log.
@@ -207,7 +218,9 @@ class StoreLayout:
             if not (self.db_dir / "CURRENT").exists() and (_listed(self.log_dir) or _listed(self.packs_dir)):
                 raise StoreDamaged(self.path, "its database is gone")
             try:
-                self._db = open_database(self.db_dir, write_buffer_bytes=write_buffer_bytes, calls=calls)
+                self._db = open_database(
+                    self.db_dir, write_buffer_bytes=write_buffer_bytes, calls=calls, later=later
+                )
             except OSError:
                 raise
             except Exception as error:

@@ -25,6 +25,7 @@ from heliosfs.core.errors import Damaged, NeedPages
 from heliosfs.core.ids import PageId
 from heliosfs.core.radix import Node
 from heliosfs.storage.collecting.claims import Claims
+from heliosfs.storage.librarian import Librarian
 
 PREFIX: Final = b"p"
 BATCH: Final = 100
@@ -38,11 +39,15 @@ _KEEP: Final = 64
 class PageStore:
     """Encoded pages by id. Reads may be made from any thread, all else on the loop's."""
 
-    def __init__(self, db: Database | Rdict, claims: Claims | None = None) -> None:
-        """Keep pages in `db`; in a plain Rdict they can only be read."""
+    def __init__(self, db: Database | Rdict | Librarian, claims: Claims | None = None) -> None:
+        """Keep pages in `db`; in anything but a Database they can only be read."""
         self._db = db
         self._claims = claims or Claims()
         self._staged: dict[PageId, bytes] = {}
+
+    def use(self, db: Database) -> None:
+        """Keep pages there from now on: the same database, now ours."""
+        self._db = db
 
     def load(self, page_id: PageId) -> bytes:
         """The verified encoding of a page. Raises Damaged (EIO) when it is missing or wrong. Blocks."""
@@ -99,6 +104,7 @@ class PageStore:
 
     def delete(self, page_ids: Iterable[PageId]) -> None:
         """Delete at most BATCH pages that nothing reaches, unsynced. Raises OSError: none is deleted."""
+        assert not isinstance(self._db, Librarian)
         writes = WriteBatch(raw_mode=True)
         for page_id in page_ids:
             writes.delete(PREFIX + page_id)
@@ -112,6 +118,7 @@ class PageStore:
 
     def sync(self) -> None:
         """Make all pages stored so far power-safe. Blocks. Raises OSError."""
+        assert not isinstance(self._db, Librarian)
         database.sync(self._db)
 
 

@@ -38,6 +38,7 @@ from heliosfs.storage.breath import Breath
 from heliosfs.storage.chunking import FileCutter
 from heliosfs.storage.collecting.reads import ReadsUnderWay
 from heliosfs.storage.log import GroupCommit, Log
+from heliosfs.storage.note import StoreNote
 from heliosfs.storage.pagestore import PageCache, PageStore
 from heliosfs.storage.pagewriter import PageWriter
 from heliosfs.storage.salvaging import Lost
@@ -70,6 +71,8 @@ class Persister:
         cuts: How many were committed; last_seconds: how long the last one took.
         lost_bytes: Damaged bytes that cuts since the start gave up; reading them is EIO.
         storing_events: Operation-log lines that the running cut holds.
+        told: Called when a cut has been committed.
+        note: Where commits are noted.
     """
 
     def __init__(
@@ -100,6 +103,8 @@ class Persister:
         self.persisted = persisted
         self.failed: BaseException | None = None
         self.storing_events: list[Event] = []
+        self.told: Callable[[], None] | None = None
+        self.note: StoreNote | None = None
         self._cutting = False
         self.cuts = 0
         self.last_seconds = 0.0
@@ -254,7 +259,9 @@ class Persister:
             self._cutting = False
 
     async def revive(self) -> None:
-        """Open a database that failed anew, for who holds `between_cuts`. OSError: it can't be, yet."""
+        """Have the database open, for who holds `between_cuts`. OSError: it can't be, yet."""
+        if not self._db.opened:
+            await trio.to_thread.run_sync(self._db.ensure)
         if self._db.failed is not None:
             await trio.to_thread.run_sync(self._db.reopen)
 
@@ -321,6 +328,8 @@ class Persister:
         cuts.finish(self._engine, cut, roots)
         self._log.release(cut.position)
         self.persisted = cut.position
+        if self.told is not None:
+            self.told()
 
     async def _carry_out(self, cut: Cut) -> dict[int, PageId]:
         breath = Breath()
@@ -353,12 +362,13 @@ class Persister:
                 orphans[branch_cut.branch.id] = await self._root(radix.build(pairs), writer)
         writer.flush()
         await self._pool.sync(drops)
-        await self._commit.wait_durable(cut.position)
+        await self._commit.wait_durable(cut.position, patient=True)
         batch = refstore.commit_batch(cut, roots, orphans)
         for each in lost:
             refstore.put_lost(batch, each.id, each.length, each.source, each.reason)
-        self._db.write(batch)
-        await trio.to_thread.run_sync(self._db.sync)
+        with contextlib.nullcontext() if self.note is None else self.note.committing():
+            self._db.write(batch)
+            await trio.to_thread.run_sync(self._db.sync)
         for each in lost:
             log_.error("%s: %d bytes are damaged and were given up; reading them is EIO", each.source, each.length)
         self.lost_bytes += sum(each.length for each in lost)

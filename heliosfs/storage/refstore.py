@@ -25,6 +25,7 @@ from heliosfs.core.oplog import SNAPSHOT_KINDS
 from heliosfs.core.refs import Branch, Snapshot
 from heliosfs.core.retention import Retention
 from heliosfs.core.view import State, View
+from heliosfs.storage.librarian import Librarian
 
 HEAD: Final = b"r!head"
 BRANCH: Final = b"rb"
@@ -43,10 +44,12 @@ class Stored:
     """What the store says of itself.
 
     Attributes:
+        head: The value that says all of this, as it is stored: no two cuts have the same.
         position: Replay starts here.
         orphans: By branch: page id of the table of unlinked inodes.
     """
 
+    head: bytes
     position: Lsn
     orphans: dict[BranchId, PageId]
 
@@ -88,7 +91,7 @@ def lost(db: Database | Rdict) -> dict[bytes, dict[str, Any]]:
     return {key[len(LOST) :]: json.loads(value) for key, value in database.records(db, LOST)}
 
 
-def load(db: Database | Rdict, engine: Engine) -> Stored | None:
+def load(db: Database | Rdict | Librarian, engine: Engine) -> Stored | None:
     """Fill an engine with the stored refs. None for a store that never had a cut. Raises Damaged.
 
     O(branches + snapshots), 6 us each.
@@ -122,7 +125,7 @@ def load(db: Database | Rdict, engine: Engine) -> Stored | None:
     finally:
         if collecting:
             gc.enable()
-    return Stored(position, orphans)
+    return Stored(raw, position, orphans)
 
 
 def events(db: Database | Rdict, limit: int) -> list[dict[str, object]]:
@@ -300,7 +303,7 @@ def _load_branches(values: list[dict[str, Any]], engine: Engine) -> dict[BranchI
     return orphans
 
 
-def _load_snapshots(db: Database | Rdict, engine: Engine) -> None:
+def _load_snapshots(db: Database | Rdict | Librarian, engine: Engine) -> None:
     by_id = engine.by_id
     for value in _values(db, SNAPSHOT):
         branch = by_id[BranchId(value["branch"])]
@@ -332,7 +335,7 @@ def _link_latest(values: list[dict[str, Any]], engine: Engine) -> None:
             branch.latest = branch.by_id.get(wanted)
 
 
-def _values(db: Database | Rdict, prefix: bytes) -> Iterator[dict[str, Any]]:
+def _values(db: Database | Rdict | Librarian, prefix: bytes) -> Iterator[dict[str, Any]]:
     batch: list[bytes] = []
     for _, value in database.records(db, prefix):
         batch.append(value)

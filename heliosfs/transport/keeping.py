@@ -58,6 +58,7 @@ class NobodyKeeps:
     read_only = False
     again = False
     restarts = 0
+    followed = None
     mounts: tuple[tuple[Path, Any], ...] = ()
     connections: tuple[int, ...] = ()
 

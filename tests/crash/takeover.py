@@ -155,6 +155,9 @@ def main(kills: int, seed: int, longest_s: float) -> int:
         mount.unmount()
         report["violated"] = mount.check()
         wait_until(lambda: not mount.mounted(), "unmounted")
+    except BaseException:
+        print(mount.said()[-4000:], file=sys.stderr)
+        raise
     finally:
         if mount.mounted():
             mount.close()

@@ -92,6 +92,40 @@ def test_a_restore_is_seen_by_everybody_after_a_death(mount: MountedStore) -> No
     assert shell("cat f; ls", mount.point) == "onef\n"
 
 
+def test_who_goes_on_has_followed(mount: MountedStore) -> None:
+    """Nearly all was replayed before the death, twins and versions included; and nothing is missing."""
+    point = mount.point
+    written = 0
+    for _ in range(3):
+
+        def followed() -> bool:
+            nonlocal written
+            for number in range(written, written + 50):
+                (point / f"f{number}").write_bytes(b"%d" % number)
+            written += 50
+            (point / ".helios/checkpoint").write_bytes(b"at %d" % written)
+            kill(mount)
+            recovery = mount.status()["recovery"]
+            return recovery["records"] > 0 and recovery["followed"] >= recovery["records"] - 100
+
+        wait_until(followed, "somebody has followed")
+    names = {name for name in os.listdir(point) if name.startswith("f")}
+    assert names == {f"f{number}" for number in range(written)}
+    assert all((point / name).read_bytes() == name[1:].encode() for name in names)
+    assert f"at {written}" in os.listdir(point / ".helios/snapshots")
+    mount.unmount()
+    assert mount.check() == []
+
+
+def test_nobody_has_to_follow(mounts: Mounts) -> None:
+    with mounts.mounted("kernel", "follow=no") as mount:
+        (mount.point / "f").write_bytes(b"1")
+        kill(mount)
+        assert (mount.point / "f").read_bytes() == b"1"
+        recovery = mount.status()["recovery"]
+        assert (recovery["followed"], recovery["records"] > 0) == (0, True)
+
+
 def test_a_worker_that_hangs_is_replaced(mounts: Mounts, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HELIOSFS_PATIENCE_S", "3")
     with mounts.mounted("kernel") as mount:

@@ -22,9 +22,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from heliosfs.core.ids import Lsn
 from heliosfs.storage.errors import LogDamaged
-from heliosfs.storage.log import Log, Place
+from heliosfs.storage.log import Log, LogFollower, Place
 from heliosfs.storage.log.frame import KIND_SEAL, RECORD_BYTES
 from heliosfs.storage.log.oscalls import Bytes, OsCalls
+from heliosfs.storage.note import StoreNote
 
 SEGMENT = 16 * 1024
 KIND_AT = 12
@@ -122,10 +123,13 @@ class LogMachine(RuleBasedStateMachine):
             self.directory,
             budget_bytes=1 << 20,
             start=self.start,
-            on_record=lambda lsn, end, kind, body, place: self.replayed.append((kind, bytes(body), place)),
+            on_record=self.on_record,
             segment_bytes=SEGMENT,
             calls=self.disk.calls,
         )
+
+    def on_record(self, lsn: int, end: int, kind: int, body: memoryview, place: Place) -> None:
+        self.replayed.append((kind, bytes(body), place))
 
     def teardown(self) -> None:
         self.log.close()
@@ -267,7 +271,119 @@ class LogMachine(RuleBasedStateMachine):
         assert self.log.durable_lsn <= self.log.end
 
 
-LogMachine.TestCase.settings = settings(
+class FollowedLogMachine(LogMachine):
+    """The same with somebody who follows the log, and from whose place it is opened after kills."""
+
+    def __init__(self) -> None:
+        self.note = StoreNote()
+        self.follower: LogFollower | None = None
+        self.followed: list[tuple[int, bytes, Place]] = []
+        super().__init__()
+
+    def open(self) -> Log:
+        self.replayed = []
+        return Log.open(
+            self.directory,
+            budget_bytes=1 << 20,
+            start=self.start,
+            on_record=self.on_record,
+            segment_bytes=SEGMENT,
+            calls=self.disk.calls,
+            note=self.note,
+        )
+
+    def teardown(self) -> None:
+        self.follow_no_more()
+        os.close(self.note.fd)
+        super().teardown()
+
+    def follow_no_more(self) -> None:
+        if self.follower is not None:
+            self.follower.close()
+        self.follower = None
+
+    @rule()
+    def follow(self) -> None:
+        self.follow_no_more()
+        self.followed = []
+        followed = self.followed
+        self.follower = LogFollower(
+            self.directory,
+            self.start,
+            lambda lsn, end, kind, body, place: followed.append((kind, bytes(body), place)),
+        )
+
+    @precondition(lambda self: self.follower is not None)
+    @rule(most=st.sampled_from((1, 2, 5, 1000)))
+    def advance(self, most: int) -> None:
+        assert self.follower is not None
+        before = len(self.followed)
+        assert self.follower.advance(most) == len(self.followed) - before <= most
+        self.compare_followed()
+
+    def compare_followed(self) -> None:
+        known = [(kind, body, place) for kind, body, _, place in self.acknowledged]
+        assert self.followed == known[: len(self.followed)]
+
+    @precondition(lambda self: self.follower is not None)
+    @rule()
+    def catch_up(self) -> None:
+        """But for the last record, of which nothing says yet that it is whole, all is seen."""
+        assert self.follower is not None
+        while self.follower.advance(3) == 3:
+            continue
+        self.compare_followed()
+        assert len(self.followed) >= len(self.acknowledged) - 1
+
+    @precondition(lambda self: self.follower is not None)
+    @rule(torn=st.sampled_from((0.0, 0.3, 0.99)), look=st.booleans(), payload=st.sampled_from((0, 5000)))
+    def kill_and_go_on(self, torn: float, look: bool, payload: int) -> None:
+        """As after the death of who has appended, half way through a record perhaps, which may be seen."""
+        follower = self.follower
+        assert follower is not None
+        if torn and self.log._offset + payload + 1000 < self.log._limit:
+            offset, fd = self.log._offset, os.dup(self.log._fd)
+            place = self.log.append(7, b"torn", random.Random(7).randbytes(payload))
+            size = place.end_lsn - place.lsn
+            # Of one without payload not all but the padding.
+            kept = max(int(size * torn), RECORD_BYTES) if payload else min(int(size * torn), RECORD_BYTES)
+            os.pwrite(fd, bytes(size - kept), offset + kept)
+            os.close(fd)
+        self.log._close_files()
+        if look:
+            follower.advance(1000)
+            self.compare_followed()
+        seen = len(self.followed)
+        self.replayed = list(self.followed)
+        self.log = Log.open(
+            self.directory,
+            budget_bytes=1 << 20,
+            start=self.start,
+            on_record=self.on_record,
+            segment_bytes=SEGMENT,
+            calls=self.disk.calls,
+            seen=follower.seen,
+            note=self.note,
+        )
+        assert self.log.recovery.followed == seen
+        self.compare(len(self.acknowledged))
+
+    @precondition(lambda self: self.acknowledged)
+    @rule(share=st.floats(0, 1))
+    def release(self, share: float) -> None:
+        super().release(share)
+        self.follow_no_more()
+
+    @rule(seed=st.integers(0, 1 << 32))
+    def cut_power_and_open(self, seed: int) -> None:
+        self.follow_no_more()
+        super().cut_power_and_open(seed)
+
+
+_SETTINGS = settings(
     max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
+LogMachine.TestCase.settings = _SETTINGS
+FollowedLogMachine.TestCase.settings = _SETTINGS
 TestLog = LogMachine.TestCase
+TestFollowedLog = FollowedLogMachine.TestCase

@@ -12,8 +12,11 @@ DIRECTORY/orders, one JSON line each, with the content of what was kept.
     end           serve, then end in good order
     unborn        exit before it says who it is
 
+One that is to follow says that it is level, leaves twins when asked to, and takes its act when it is to serve; its
+order then has "followed": true. Their numbers are in DIRECTORY/followers. A file DIRECTORY/blind makes one end.
+
 A file DIRECTORY/stillborn makes the next process that would fork workers exit at once, DIRECTORY/replace makes a
-worker ask for a new one.
+worker ask for a new one, DIRECTORY/stored say that it has made a cut.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ import signal
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 from heliosfs.daemon import standby, words
 
@@ -61,17 +65,43 @@ def take(path: Path) -> bool:
     return True
 
 
-def work(directory: Path, line: socket.socket) -> int:
-    act, _, number = next_act(directory).partition(" ")
-    if act == "unborn":
-        return 7
+def follow(directory: Path, line: socket.socket) -> tuple[socket.socket, tuple[dict[str, Any], list[int]] | None]:
+    """Follow until told to serve: the line it came over, and the order."""
     words.say(line, {"say": "born", "pid": os.getpid()}, [os.pidfd_open(os.getpid())])
+    words.say(line, {"say": "level"})
+    with open(directory / "followers", "a") as file:
+        file.write(f"{os.getpid()}\n")
+    while True:
+        heard = words.hear(line)
+        if heard is None or heard[0]["do"] == "serve":
+            return line, heard
+        assert heard[0]["do"] == "twin"
+        if not os.fork():
+            line.close()
+            return follow(directory, socket.socket(fileno=heard[1][0]))
+        os.close(heard[1][0])
+
+
+def work(directory: Path, line: socket.socket) -> int:
     heard = words.hear(line)
     if heard is None:
         return 0
+    followed = heard[0]["do"] == "follow"
+    if followed:
+        if take(directory / "blind"):
+            return 7
+        line, heard = follow(directory, line)
+        if heard is None:
+            return 0
+    act, _, number = next_act(directory).partition(" ")
+    if act == "unborn":
+        return 7
+    if not followed:
+        words.say(line, {"say": "born", "pid": os.getpid()}, [os.pidfd_open(os.getpid())])
     order, fds = heard
     order["held"] = [os.pread(kept, 99, 0).decode() for kept in fds]
     order["pid"] = os.getpid()
+    order["followed"] = followed
     with open(directory / "orders", "a") as orders:
         orders.write(json.dumps(order) + "\n")
     if act == "refuse":
@@ -106,6 +136,8 @@ def work(directory: Path, line: socket.socket) -> int:
                 return 0
         if take(directory / "replace"):
             words.say(line, {"say": "replace"})
+        if take(directory / "stored"):
+            words.say(line, {"say": "stored"})
     words.say(line, {"say": "ended"})
     return 0
 

@@ -33,8 +33,10 @@ from heliosfs.storage.log.frame import (
 )
 from heliosfs.storage.log.oscalls import Bytes, OsCalls
 from heliosfs.storage.log.recovery import OnRecord, Recovery, recover
+from heliosfs.storage.log.seen import Seen
 from heliosfs.storage.log.segment import Segment, SegmentFiles
 from heliosfs.storage.log.syncing import Syncing
+from heliosfs.storage.note import StoreNote
 
 SEGMENT_BYTES: Final = 16 << 20
 SPARES: Final = 4
@@ -79,14 +81,20 @@ class Log(Syncing):
         spares: int = SPARES,
         reserve_bytes: int = 0,
         calls: OsCalls | None = None,
+        seen: Seen | None = None,
+        note: StoreNote | None = None,
     ) -> Log:
         """Replay what ends above `start` through `on_record`, then go on in a fresh life.
 
         Args:
             spares: How many unused segment files are kept.
             reserve_bytes: Size of a segment that only this and appends with `releasing` may use; 0 for none.
+            seen: What has been replayed already, by a `LogFollower` with the same start; with a note of the process
+                that has written the log.
+            note: How far the log is durable is noted there.
 
         Raises:
+            SeenOtherwise: The log is not what was seen; nothing has been replayed.
             LogDamaged: A record below the durable position is wrong.
             StoreNewer: A segment of a later version.
             OSError: Reading, or beginning the fresh life (ENOSPC).
@@ -94,13 +102,15 @@ class Log(Syncing):
         calls = calls or OsCalls()
         files = SegmentFiles(directory, calls, segment_bytes, spares, reserve_bytes)
         log = cls(files, budget_bytes, calls)
+        claimed = Lsn(note.durable) if note is not None and seen is not None else None
         try:
-            found = recover(files, calls, start, on_record)
+            found = recover(files, calls, start, on_record, seen, claimed)
             log.recovery = found.recovery
             for segment in found.lives:
                 log._lives[segment.header.life] = segment
                 log.used_bytes += segment.file.size
-            log.durable_lsn = found.durable
+            log.note = note
+            log._now_durable(found.durable)
             log._dirty = [segment for segment in found.lives if segment.end_lsn > found.durable]
             log._last_life = found.last_life
             log._begin_life(max(found.end, HEADER_BYTES), found.prev_life, found.prev_end, releasing=True)

@@ -23,6 +23,7 @@ from heliosfs.storage.log.frame import (
     FIRST_INTERNAL_KIND,
     HEADER_BYTES,
     RECORD_BYTES,
+    LifeHeader,
     Place,
     Record,
     block_sums,
@@ -30,6 +31,7 @@ from heliosfs.storage.log.frame import (
     peek_meta_length,
 )
 from heliosfs.storage.log.oscalls import OsCalls
+from heliosfs.storage.log.seen import Seen, SeenOtherwise
 from heliosfs.storage.log.segment import Segment, SegmentFile, SegmentFiles
 
 OnRecord: TypeAlias = Callable[[Lsn, Lsn, int, memoryview, Place], None]
@@ -43,8 +45,9 @@ class Recovery:
     """What a recovery did.
 
     Attributes:
-        records: Replayed.
+        records: Replayed, what had been followed before included.
         bytes: Of log that they lie in.
+        followed: Records of these that had been replayed before.
         torn_bytes: Cut off: whole records behind the end, and the broken one if its length could be read.
         lives: That go on being needed.
         seconds: Wall time, the caller's applying included.
@@ -52,6 +55,7 @@ class Recovery:
 
     records: int = 0
     bytes: int = 0
+    followed: int = 0
     torn_bytes: int = 0
     lives: int = 0
     seconds: float = 0.0
@@ -79,14 +83,24 @@ class Found:
     recovery: Recovery = field(default_factory=Recovery)
 
 
-def recover(files: SegmentFiles, calls: OsCalls, start: Lsn, on_record: OnRecord) -> Found:
+def recover(
+    files: SegmentFiles,
+    calls: OsCalls,
+    start: Lsn,
+    on_record: OnRecord,
+    seen: Seen | None = None,
+    claimed: Lsn | None = None,
+) -> Found:
     """Replay the records that end above `start`; files of other lives become spares.
 
     Args:
         start: 0, or a position that `Log.end` had and that is durable: a record begins there, or nothing.
+        seen: What has been replayed already, from the same start on; the rest goes to `on_record`.
+        claimed: The highest durable position that any record can claim, where that is known: nothing is searched.
 
     Raises:
         LogDamaged: A record, or a whole life, is bad that the disk had.
+        SeenOtherwise: The log is not what was seen; nothing has been replayed.
         StoreNewer: A segment of a later version. OSError: Reading.
 
     Reads heads and bodies from `start` on, and the payloads of what is not yet known to be durable.
@@ -105,7 +119,7 @@ def recover(files: SegmentFiles, calls: OsCalls, start: Lsn, on_record: OnRecord
             else:
                 # A header is not believed beyond its file: memory is taken by this length.
                 segments[header.life] = Segment.of(file, replace(header, size=min(header.size, file.size)))
-        found = _Replay(calls, segments, start, on_record).run()
+        found = _Replay(calls, segments, start, on_record, seen or Seen(), claimed).run()
     except BaseException:
         files.discard(opened)
         raise
@@ -117,19 +131,18 @@ def recover(files: SegmentFiles, calls: OsCalls, start: Lsn, on_record: OnRecord
     return found
 
 
-def _chain(segments: dict[int, Segment], start: int) -> list[Segment]:
+def chain_of(headers: dict[int, LifeHeader], start: int) -> list[LifeHeader]:
     """The lives from the one that holds `start` to the newest whose predecessors are all there.
 
     A newer one, whose predecessor's header never reached the disk, is passed over: if that was durable, its
     claims will tell.
     """
-    for head in sorted(segments, reverse=True):
-        chain: list[Segment] = []
+    for head in sorted(headers, reverse=True):
+        chain: list[LifeHeader] = []
         life = head
-        while life in segments:
-            segment = segments[life]
-            header = segment.header
-            chain.append(segment)
+        while life in headers:
+            header = headers[life]
+            chain.append(header)
             if header.base + HEADER_BYTES <= start or header.prev_end <= start:
                 chain.reverse()
                 return chain
@@ -146,9 +159,28 @@ class _Replay:
     up to.
     """
 
-    __slots__ = ("_calls", "_end", "_known", "_on_record", "_recovery", "_searched", "_segments", "_start")
+    __slots__ = (
+        "_calls",
+        "_end",
+        "_exact",
+        "_known",
+        "_on_record",
+        "_recovery",
+        "_searched",
+        "_seen",
+        "_segments",
+        "_start",
+    )
 
-    def __init__(self, calls: OsCalls, segments: dict[int, Segment], start: int, on_record: OnRecord) -> None:
+    def __init__(
+        self,
+        calls: OsCalls,
+        segments: dict[int, Segment],
+        start: int,
+        on_record: OnRecord,
+        seen: Seen,
+        claimed: Lsn | None,
+    ) -> None:
         self._calls = calls
         self._segments = segments
         self._start = start
@@ -156,15 +188,21 @@ class _Replay:
         self._recovery = Recovery()
         self._searched = False
         self._end = start
+        self._seen = seen.lives
         self._known = max((segment.header.durable for segment in segments.values()), default=0)
+        self._known = max(self._known, seen.known, claimed or 0)
+        self._exact = claimed is not None
 
     def run(self) -> Found:
         found = Found(prev_end=Lsn(self._start), recovery=self._recovery)
-        chain = _chain(self._segments, self._start)
+        headers = {life: segment.header for life, segment in self._segments.items()}
+        chain = [self._segments[header.life] for header in chain_of(headers, self._start)]
+        self._compare(chain)
         last: Segment | None = None
         for index, last in enumerate(chain):
             limit = chain[index + 1].header.prev_end if index + 1 < len(chain) else 0
             replayed = self._recovery.records
+            self._count_seen(last)
             self._end = self._walk(last, limit)
             whole = limit and self._end >= limit
             # A last one without records to replay is given up, else every idle mount would hold one more file.
@@ -185,6 +223,26 @@ class _Replay:
         self._recovery.lives = len(found.lives)
         return found
 
+    def _compare(self, chain: list[Segment]) -> None:
+        """Raises SeenOtherwise, unless what was seen is the beginning of what is to be replayed."""
+        left = dict(self._seen)
+        for index, segment in enumerate(chain):
+            life = left.pop(segment.header.life, None)
+            if life is None:
+                break
+            ends = chain[index + 1].header.prev_end - segment.header.base if index + 1 < len(chain) else 0
+            if life.salt != segment.header.salt or (ends and (life.end > ends or (left and life.end != ends))):
+                raise SeenOtherwise
+        if any(life.records for life in left.values()):
+            raise SeenOtherwise
+
+    def _count_seen(self, segment: Segment) -> None:
+        seen = self._seen.get(segment.header.life)
+        if seen is not None:
+            self._recovery.records += seen.records
+            self._recovery.followed += seen.records
+            self._recovery.bytes += seen.bytes
+
     def _walk(self, segment: Segment, limit_lsn: int) -> int:
         """Replay one life up to `limit_lsn` (0: unknown). The position after its last good record."""
         header = segment.header
@@ -192,6 +250,8 @@ class _Replay:
         fd, read, on_record, start = segment.file.fd, self._calls.read, self._on_record, self._start
         recovery = self._recovery
         offset = max(start - base, HEADER_BYTES)
+        if life in self._seen:
+            offset = max(offset, self._seen[life].end)
         limit = limit_lsn - base if limit_lsn else size
         window = b""
         at = offset
@@ -268,7 +328,7 @@ class _Replay:
 
     def _search(self, last: Segment | None) -> None:
         """Look for claims in whole records behind the end of `last`, and in all later lives. Once."""
-        if self._searched:
+        if self._searched or self._exact:
             return
         self._searched = True
         number = 0

@@ -35,6 +35,11 @@ _COPY_NAME: Final = re.compile(r"seg-[0-9]{4,}\.new\Z")
 _MODE: Final = 0o600
 
 
+def segment_paths(directory: Path) -> list[Path]:
+    """Every segment file there is now, in no order. OSError."""
+    return [directory / name for name in os.listdir(directory) if _NAME.match(name)]
+
+
 @dataclass(slots=True, eq=False)
 class SegmentFile:
     """One file of the log, open for reading and writing.

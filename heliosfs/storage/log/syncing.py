@@ -21,6 +21,7 @@ from heliosfs.storage.log.lives import Lives
 from heliosfs.storage.log.moving import SegmentMove
 from heliosfs.storage.log.oscalls import OsCalls
 from heliosfs.storage.log.segment import Segment, SegmentFiles
+from heliosfs.storage.note import StoreNote
 
 _log = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ class Syncing(Lives):
         durable_lsn: All records that end at or below it survive power loss.
         failed: The error that made the log read-only, or None.
         moves: How many segments were moved to another file because a sync of them failed.
+        note: Where the durable position is noted for the next process.
     """
 
     end: Lsn
@@ -63,6 +65,7 @@ class Syncing(Lives):
         self.durable_lsn = Lsn(0)
         self.failed: OSError | None = None
         self.moves = 0
+        self.note: StoreNote | None = None
         self._syncs = 0
         self._syncing = threading.Lock()
         self._appending = threading.Lock()
@@ -113,6 +116,12 @@ class Syncing(Lives):
             # What was appended to while the sync ran stays, though it may be sealed by now.
             self._dirty = [s for s in self._dirty if s is current or s not in dirty]
         self._syncs += 1
+        self._now_durable(end)
+
+    def _now_durable(self, end: Lsn) -> None:
+        if self.note is not None:
+            # Before any record can claim it.
+            self.note.durable = end
         self.durable_lsn = end
 
     def _move(self, segment: Segment, cause: OSError) -> None:
@@ -163,7 +172,7 @@ class Syncing(Lives):
                     self.failed = error
                     raise
             self._syncs += 1
-            self.durable_lsn = begun.end
+            self._now_durable(begun.end)
         finally:
             self._syncing.release()
 

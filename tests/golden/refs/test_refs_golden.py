@@ -152,8 +152,9 @@ def test_read_as_ever(tmp_path: Path) -> None:
     with database(tmp_path / "db") as db:
         fill(db)
         stored = refstore.load(db, engine)
+        head = db[refstore.HEAD]
         events = refstore.events(db, 10)
-    assert stored == refstore.Stored(Lsn(0x3000), {BranchId(2): ORPHANS})
+    assert stored == refstore.Stored(head, Lsn(0x3000), {BranchId(2): ORPHANS})
     assert (engine.next_ino, engine.next_view, engine.next_branch) == (3072, 4, 3)
     assert engine.last_ns == Said.now_ns + 1
     main = engine.main

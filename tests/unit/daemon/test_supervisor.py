@@ -29,8 +29,12 @@ sys.exit(boss.run())
 class Boss:
     """A supervisor under test."""
 
-    def __init__(self, directory: Path, acts: list[str], patience_s: float = 30.0, **env: str) -> None:
+    def __init__(
+        self, directory: Path, acts: list[str], patience_s: float = 30.0, blind: str | None = None, **env: str
+    ) -> None:
         self.directory = directory
+        if blind is not None:
+            (directory / "blind").touch()
         (directory / "acts").write_text("".join(act + "\n" for act in acts))
         self.ready, theirs = os.pipe()
         self.process = subprocess.Popen(
@@ -55,6 +59,18 @@ class Boss:
         wait_until(lambda: len(self.orders()) > number, f"worker {number} serves")
         return self.orders()[number]
 
+    def followers(self) -> list[int]:
+        """Process ids of all that have ever followed."""
+        try:
+            return [int(line) for line in (self.directory / "followers").read_text().splitlines()]
+        except FileNotFoundError:
+            return []
+
+    def wait_followed(self) -> None:
+        """Until somebody follows whom nobody has told to serve."""
+        served = {order["pid"] for order in self.orders()}
+        wait_until(lambda: set(self.followers()) - served, "somebody follows")
+
     def word(self) -> dict[str, Any]:
         """What it says to whoever waits for the mount."""
         said = os.read(self.ready, 4096)
@@ -76,8 +92,8 @@ class Boss:
 def boss(tmp_path: Path) -> Iterator[Callable[..., Boss]]:
     made: list[Boss] = []
 
-    def make(acts: list[str], patience_s: float = 30.0, **env: str) -> Boss:
-        made.append(Boss(tmp_path, acts, patience_s, **env))
+    def make(acts: list[str], patience_s: float = 30.0, blind: str | None = None, **env: str) -> Boss:
+        made.append(Boss(tmp_path, acts, patience_s, blind, **env))
         return made[-1]
 
     yield make
@@ -198,6 +214,44 @@ def test_systemd_is_told(boss: Callable[..., Boss], tmp_path: Path) -> None:
         assert manager.recv(4096) == b"WATCHDOG=1"
 
 
+def test_who_has_followed_goes_on(boss: Callable[..., Boss]) -> None:
+    one = boss(["serve"])
+    for number in range(1, 4):
+        first = one.order(number - 1)
+        one.wait_followed()
+        os.kill(first["pid"], signal.SIGKILL)
+        assert one.order(number)["followed"]
+        assert one.order(number)["held"] == ["what the kernel knows"]
+    # The first one began; the others are twins, one of the other.
+    assert len(one.followers()) == 4
+
+
+def test_after_a_cut_others_follow(boss: Callable[..., Boss]) -> None:
+    one = boss(["serve"])
+    worker = one.order(0)
+    one.wait_followed()
+    (former,) = one.followers()
+    (one.directory / "stored").touch()
+    wait_until(lambda: len(one.followers()) == 2, "another one follows")
+    wait_until(lambda: not Path(f"/proc/{former}").exists(), "the former one is gone")
+    os.kill(worker["pid"], signal.SIGKILL)
+    assert one.order(1)["pid"] == one.followers()[1]
+
+
+def test_who_has_followed_a_crash_is_not_trusted(boss: Callable[..., Boss]) -> None:
+    one = boss(["die 3", "serve"])
+    assert not one.order(1)["followed"]
+    assert one.order(1)["restarts"] == 1
+
+
+def test_where_nobody_can_follow_a_new_process_serves(boss: Callable[..., Boss]) -> None:
+    one = boss(["serve"], blind="")
+    worker = one.order(0)
+    wait_until(lambda: not (one.directory / "blind").exists(), "one has tried")
+    os.kill(worker["pid"], signal.SIGKILL)
+    assert one.order(1)["restarts"] == 1
+
+
 def test_it_imports_almost_nothing() -> None:
     script = (
         "import sys; import heliosfs.daemon.supervisor;"
@@ -210,6 +264,8 @@ def test_it_imports_almost_nothing() -> None:
     assert ours - {"__main__"} <= {
         "heliosfs",
         "heliosfs.daemon",
+        "heliosfs.daemon.followers",
+        "heliosfs.daemon.staff",
         "heliosfs.daemon.words",
         "heliosfs.daemon.refusing",
         "heliosfs.daemon.sdnotify",

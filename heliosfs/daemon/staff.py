@@ -1,0 +1,106 @@
+"""The processes of a supervisor, as it holds them: who forks, who serves, who follows.
+
+Imports the standard library alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import subprocess
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(slots=True)
+class Kept:
+    """A descriptor that outlives its worker, and what goes with it."""
+
+    fd: int
+    more: dict[str, Any]
+
+
+@dataclass(slots=True, eq=False)
+class Standby:
+    """A process that has everything imported and forks workers.
+
+    Attributes:
+        ready: It has said so.
+    """
+
+    process: subprocess.Popen[bytes]
+    line: socket.socket
+    ready: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Worker:
+    """A process that serves.
+
+    Attributes:
+        pidfd: Readable when it is gone, all of its threads and descriptors included; -1 before it is born.
+        serving: It has come to serve; since `began`.
+        heard: When it last said something, by the monotonic clock.
+        caught_up: It has answered everything that was asked of its predecessor.
+        ended: It said that it ends in good order: "ended" (unmounted) or "handed_over".
+        hung: We had to kill it.
+        level: One that follows: it has replayed what there is.
+    """
+
+    line: socket.socket
+    heard: float
+    pid: int = 0
+    pidfd: int = -1
+    serving: bool = False
+    began: float = 0.0
+    caught_up: bool = False
+    ended: str = ""
+    hung: bool = False
+    level: bool = False
+
+    @property
+    def unborn(self) -> bool:
+        """Whether it has gone before it said who it is."""
+        return self.pidfd < 0 and self.line.fileno() < 0
+
+    def signal(self, number: int) -> None:
+        """Send it a signal, if it was born and is there."""
+        if self.pidfd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.pidfd, number)
+
+    def forget(self, poll: select.poll) -> int | None:
+        """Let go of a process that has ended, and reap it. Its status, as subprocess has it; None: unknown."""
+        if self.line.fileno() >= 0:
+            poll.unregister(self.line)
+            self.line.close()
+        if self.pidfd < 0:
+            return None
+        with contextlib.suppress(KeyError):
+            poll.unregister(self.pidfd)
+        try:
+            result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
+        except ChildProcessError:
+            return None
+        finally:
+            os.close(self.pidfd)
+            self.pidfd = -1
+        if result is None:
+            return None
+        return result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
+
+
+def reap(but: set[int]) -> None:
+    """Reap the children of workers that are dead: they have become ours. Those in `but` have who waits for them."""
+    while True:
+        try:
+            # Seen first, and left: of others' children not even the status may be taken.
+            found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return
+        if found is None or found.si_pid in but:
+            return
+        os.waitpid(found.si_pid, os.WNOHANG)
