@@ -267,17 +267,24 @@ def stream_write(site: Site) -> tuple[float, bool]:
 
 
 def stream_read(site: Site) -> tuple[float, bool]:
-    """Of the file that the step before wrote, which its check has read once; removes it."""
+    """Of the file that the step before wrote, which its check has read once: the quickest of five; removes it.
+
+    It copies memory and does nothing else, so that what others do to the caches is most of what differs.
+    """
     path = site.base / "stream"
     buffer = bytearray(_MEGABYTE)
-    found: list[int] = []
-    start = time.perf_counter()
-    with path.open("rb", buffering=0) as file:
-        while file.readinto(buffer):
-            found.append(int(buffer[:8]))
-    taken = time.perf_counter() - start
+    taken: list[float] = []
+    right = True
+    for _ in range(5):
+        found: list[int] = []
+        start = time.perf_counter()
+        with path.open("rb", buffering=0) as file:
+            while file.readinto(buffer):
+                found.append(int(buffer[:8]))
+        taken.append(time.perf_counter() - start)
+        right = right and found == list(range(site.kit.plan.stream_bytes // _MEGABYTE))
     path.unlink()
-    return taken, found == list(range(site.kit.plan.stream_bytes // _MEGABYTE))
+    return min(taken), right
 
 
 _CLIENT = """

@@ -1,7 +1,8 @@
-"""Attributes out and in: GETATTR, STATX, SETATTR, STATFS."""
+"""Attributes out and in: GETATTR, STATX, SETATTR, ACCESS, STATFS."""
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Coroutine
 from typing import Any, Final
@@ -11,6 +12,7 @@ from heliosfs.filesystem.types import Caller, SetAttr
 from heliosfs.transport.kernel.handlers import Answer, Handlers, Header
 from heliosfs.transport.kernel.replies import attributes_body, control_body, shown_ino, statx_body
 from heliosfs.transport.kernel.wire import BODY, STATFS_OUT, Layouts, SetAttrBit
+from heliosfs.transport.membership import is_member
 from heliosfs.transport.requests import FOREVER_S, is_control
 
 _SECOND: Final = 1_000_000_000
@@ -41,7 +43,7 @@ def _time_ns(now: int, seconds: int, nanoseconds: int) -> int:
 
 
 class AttributeHandlers(Handlers):
-    """GETATTR, STATX, SETATTR, STATFS."""
+    """GETATTR, STATX, SETATTR, ACCESS, STATFS."""
 
     def getattr(self, head: Header, view: memoryview, end: int) -> Answer | Coroutine[Any, Any, Answer]:
         """Source: stat(2)."""
@@ -93,6 +95,30 @@ class AttributeHandlers(Handlers):
         touched = change.mtime_ns is not None and change.size is None
         attr = await self.control.setattr(node, change, touched, caller)
         return control_body(node, attr)
+
+    def access(self, head: Header, view: memoryview, end: int) -> Answer:
+        """Source: access(2), chdir(2). Comes where the kernel checks no permissions; else it need not ask: ENOSYS.
+
+        Programs choose what to run by it, so on a trusted mount, too, it says what the mode bits say.
+        """
+        if not self.connection.trusted:
+            return -errno.ENOSYS
+        node = self.node(head[3])
+        if is_control(node):
+            return 0
+        wanted = Layouts.ACCESS.unpack_from(view, BODY)[0] & 7
+        inode = self.fs.try_getattr(node)
+        mode = inode.mode
+        if head[4] == 0:
+            # CAP_DAC_OVERRIDE: all but to execute what nobody may. Source: capabilities(7).
+            granted = 7 if inode.is_dir() or mode & 0o111 else 6
+        elif head[4] == inode.uid:
+            granted = mode >> 6
+        elif is_member(self.caller(head), inode.gid):
+            granted = mode >> 3
+        else:
+            granted = mode
+        return -errno.EACCES if wanted & ~granted else 0
 
     def statfs(self, head: Header, view: memoryview, end: int) -> Answer:
         """Source: statvfs(3)."""

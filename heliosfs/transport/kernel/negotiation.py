@@ -64,12 +64,14 @@ class Connection:
         flags: All 64 bits of what both sides do.
         no_open: OPEN is answered with ENOSYS once, and never comes again; OPENDIR likewise.
         max_write: Bytes of data in one request.
+        trusted: The kernel checks no permissions; access(2) asks us.
     """
 
     minor: int
     flags: int
     no_open: bool
     max_write: int = MAX_WRITE
+    trusted: bool = False
 
     def has(self, flag: int) -> bool:
         """Whether a flag was agreed on."""
@@ -93,7 +95,7 @@ def negotiate(
     Args:
         body: Of the request, its header taken off.
         passthrough: Ask for FUSE_PASSTHROUGH, which is granted in replies to OPEN and so excludes `no_open`.
-        trusted: The kernel checks no permissions, and so needs no access lists.
+        trusted: The kernel is to check no permissions, access lists included.
 
     Returns:
         What is agreed on, and the body of the reply. None: the kernel speaks a later major version, and asks
@@ -112,8 +114,10 @@ def negotiate(
     if low & Flag.INIT_EXT and len(body) >= Layouts.INIT_EXT.size:
         offered |= Layouts.INIT_EXT.unpack_from(body)[4] << 32
     wanted = WANTED | (Flag.PASSTHROUGH if passthrough else _WITHOUT_OPEN)
-    if trusted or not offered & Flag.POSIX_ACL:
-        wanted &= ~(Flag.DONT_MASK | Flag.POSIX_ACL)
+    if trusted:
+        wanted &= ~Flag.POSIX_ACL  # With it the kernel would check after all.
+    elif not offered & Flag.POSIX_ACL:
+        wanted &= ~Flag.DONT_MASK
     flags = wanted & offered
     no_open = flags & _WITHOUT_OPEN == _WITHOUT_OPEN
     pages = MAX_WRITE // PAGE_BYTES if flags & Flag.MAX_PAGES else 0
@@ -134,4 +138,4 @@ def negotiate(
         1 if flags & Flag.PASSTHROUGH else 0,
         0,
     )
-    return Connection(agreed, flags, no_open, max_write), reply
+    return Connection(agreed, flags, no_open, max_write, trusted), reply

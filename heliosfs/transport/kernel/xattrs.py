@@ -6,6 +6,7 @@ import errno
 from collections.abc import Coroutine
 from typing import Any, Final
 
+from heliosfs.core import acl
 from heliosfs.core.ids import NodeId
 from heliosfs.filesystem.types import Caller
 from heliosfs.transport.kernel.handlers import Answer, Handlers, Header
@@ -57,6 +58,8 @@ class XattrHandlers(Handlers):
         if is_control(node):
             return -errno.EPERM
         self.fs.try_setxattr(node, name, value, flags, kill_set_gid=bool(more and more[0] & SETXATTR_ACL_KILL_SGID))
+        if name == acl.ACCESS and self.connection.trusted:
+            self.drop_pages(node)  # A list changes the mode, which a kernel that knows of none does not expect.
         return 0
 
     async def _set_ours(self, node: NodeId, name: bytes, value: bytes, caller: Caller) -> Answer:

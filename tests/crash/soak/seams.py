@@ -21,7 +21,7 @@ from heliosfs.storage.log.oscalls import OsCalls
 
 BEFORE, HALF, AFTER = "before", "half", "after"
 
-_WRITES = ("append", "begin_life", "cancel")
+_WRITES = ("append", "begin_life", "cancel", "write_ahead")
 
 _SERVER = {
     "layout.open": "heliosfs.storage.layout:StoreLayout._read_format",
@@ -37,6 +37,8 @@ _SERVER = {
     "recover": "heliosfs.storage.log.log:recover",
     "log.begin": "heliosfs.storage.log.log:Log._begin_life",
     "log.roll": "heliosfs.storage.log.log:Log._roll",
+    "log.sync.begin": "heliosfs.storage.log.syncing:Syncing.begin_sync",
+    "log.sync.end": "heliosfs.storage.log.syncing:Syncing.end_sync",
     "log.release": "heliosfs.storage.log.log:Log.release",
     "log.close": "heliosfs.storage.log.log:Log.close",
     "segment.take": "heliosfs.storage.log.segment:SegmentFiles.take",
@@ -70,7 +72,8 @@ _WORKER = {
 }
 
 _CALLS = tuple(
-    f"call.{name}" for name in ("append", "begin_life", "read", "sync", "sync_directory", "preallocate", "unlink")
+    f"call.{name}"
+    for name in ("append", "begin_life", "read", "sync", "sync_directory", "preallocate", "unlink", "write_ahead")
 )
 
 
@@ -93,7 +96,8 @@ class Plan:
 def steps() -> list[tuple[str, str]]:
     """Every (label, moment)."""
     found = [(label, moment) for label in (*_SERVER, *_WORKER, *_CALLS) for moment in (BEFORE, AFTER)]
-    return [*found, ("call.append", HALF), ("call.begin_life", HALF), ("worker.append", HALF)]
+    halves = ("call.append", "call.begin_life", "call.write_ahead", "worker.append")
+    return [*found, *((label, HALF) for label in halves)]
 
 
 def place_of(label: str) -> tuple[Any, str]:

@@ -73,7 +73,7 @@ def test_too_old() -> None:
 def test_trusted_and_passthrough() -> None:
     trusted, _ = negotiate(init(45, EVERYTHING), trusted=True)
     assert trusted is not None
-    assert not trusted.has(Flag.POSIX_ACL) and not trusted.has(Flag.DONT_MASK)
+    assert trusted.trusted and not trusted.has(Flag.POSIX_ACL) and trusted.has(Flag.DONT_MASK)
     shared, body = negotiate(init(45, EVERYTHING), passthrough=True)
     assert shared is not None
     assert shared.has(Flag.PASSTHROUGH) and not shared.no_open

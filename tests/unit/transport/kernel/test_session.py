@@ -6,6 +6,8 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 
 from heliosfs.transport.kernel import wire as w
 from heliosfs.transport.kernel.wire import Layouts
-from tests.support.fusewire import Server, Wire, named, read_body, write_body
+from tests.support.fusewire import CONNECTION, Server, Wire, named, read_body, write_body
 
 NOT_REPLIED = {w.FORGET.opcode, w.BATCH_FORGET.opcode, w.INTERRUPT.opcode}
 
@@ -73,6 +75,20 @@ def test_what_is_made_is_shown_as_it_is_found(wire: Wire) -> None:
         made = wire.entry(wire.ask(operation, parent, body))
         assert made == wire.entry(wire.ask(w.LOOKUP, parent, name + b"\0")), name
         assert made[18] == 77, "set-group-ID gives its group"
+
+
+def test_without_open_create_is_mknod(tmp_path: Path) -> None:
+    """So that the kernel asks for MKNOD, and no RELEASE follows. A name that came meanwhile is looked up anew."""
+    server = Server(tmp_path / "store", replace(CONNECTION, no_open=True))
+    try:
+        wire = server.wire
+        body = named(Layouts.CREATE, os.O_RDWR, stat.S_IFREG | 0o666, 0, 0, names=b"f\0")
+        assert wire.ask(w.CREATE, 1, body).error == -errno.ENOSYS
+        body = named(Layouts.MKNOD, stat.S_IFREG | 0o666, 0, 0o022, 0, names=b"f\0")
+        assert stat.S_IMODE(wire.entry(wire.ask(w.MKNOD, 1, body))[15]) == 0o644
+        assert wire.ask(w.MKNOD, 1, body).error == -errno.ESTALE
+    finally:
+        server.close()
 
 
 def test_append_goes_to_the_end_there_is(wire: Wire) -> None:
