@@ -1,5 +1,7 @@
 """Kills workers under load and sees whether anybody notices: `python -m tests.crash.takeover --kills 1000`.
 
+With `--programs` the load is a compile, git and SQLite (programs.py), and a worker dies every second.
+
 Clients, each a process of its own, do operations of which none may be done twice or fail: exclusive creates,
 mkdirs, renames, links, unlinks, appends; they compare all they know after every round. Meanwhile the worker is
 killed at random instants, and each time it is measured how long the mount gave no answer. Prints one JSON object;
@@ -18,9 +20,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.crash.programs import run_programs
 from tests.support.mounts import REPOSITORY, Guard, MountedStore, wait_until
 
 CLIENTS = 3
@@ -144,14 +148,14 @@ def soak(mount: MountedStore, kills: int, seed: int, *, longest_s: float = 0.4) 
     }
 
 
-def main(kills: int, seed: int, longest_s: float) -> int:
+def main(act: Callable[[MountedStore], dict[str, Any]]) -> int:
     """One soak on a store of its own."""
     base = Path(tempfile.mkdtemp(prefix="takeover", dir="/var/tmp"))
     guard = Guard()
     mount = MountedStore(base, guard, "kernel")
     try:
         mount.mount()
-        report = soak(mount, kills, seed, longest_s=longest_s)
+        report = act(mount)
         mount.unmount()
         report["violated"] = mount.check()
         wait_until(lambda: not mount.mounted(), "unmounted")
@@ -172,10 +176,14 @@ if __name__ == "__main__":
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--longest", type=float, default=0.4, help="seconds between two kills, at most")
+    parser.add_argument("--programs", action="store_true", help="a compile, git and SQLite instead of our clients")
+    parser.add_argument("--seconds", type=float, default=60.0, help="for which they run, a kill each second")
     parser.add_argument("--client", type=Path)
     parser.add_argument("--stop", type=Path)
     given = parser.parse_args()
     if given.client is not None:
         print(json.dumps(client(given.client, given.seed, given.stop)))
         sys.exit(0)
-    sys.exit(main(given.kills, given.seed, given.longest))
+    if given.programs:
+        sys.exit(main(lambda mount: run_programs(mount, given.seconds)))
+    sys.exit(main(lambda mount: soak(mount, given.kills, given.seed, longest_s=given.longest)))

@@ -6,14 +6,13 @@ import json
 import os
 import signal
 import socket
-import sqlite3
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.crash.programs import run_programs
 from tests.crash.takeover import soak
 from tests.support.mounts import MountedStore, Mounts, heliosfs, run, shell, wait_until
 
@@ -168,33 +167,12 @@ def test_every_mountpoint_of_a_daemon_goes_on(mount: MountedStore) -> None:
 
 
 def test_programs_finish_while_workers_die(mount: MountedStore) -> None:
-    """git's and SQLite's own checks, after both ran through several deaths."""
-    point = mount.point
-    script = """
-        git init -q repo && cd repo && git config user.email a@b && git config user.name n
-        for i in $(seq 12); do echo $i > file$i; git add -A; git commit -qm $i; done
-        git gc -q && git fsck --strict && git log --oneline | wc -l
-    """
-    program = subprocess.Popen(["/bin/bash", "-euc", script], cwd=point, stdout=subprocess.PIPE, text=True)
-    deaths = 0
-    with sqlite3.connect(point / "db", isolation_level=None) as database:
-        database.execute("create table t(n integer)")
-        for number in range(40):
-            database.execute("insert into t values (?)", (number,))
-            if number % 8 == 3:
-                kill(mount)
-                deaths += 1
-        while program.poll() is None and deaths < 12:
-            os.statvfs(point)
-            kill(mount)
-            deaths += 1
-        said, _ = program.communicate(timeout=90)
-        assert program.returncode == 0
-        assert said.split()[-1] == "12"
-        assert database.execute("pragma integrity_check").fetchone() == ("ok",)
-        assert database.execute("select count(*), sum(n) from t").fetchone() == (40, sum(range(40)))
-    database.close()
-    assert mount.status()["restarts"] == deaths
+    """A compile, git and SQLite, each with checks of its own, through several deaths."""
+    report = run_programs(mount, 2.0, every_s=0.4)
+    assert report["errors"] == []
+    assert report["kills"] == report["restarts"] > 1
+    mount.unmount()
+    assert mount.check() == []
 
 
 @pytest.mark.parametrize("transport", ["kernel", "pyfuse3"])
