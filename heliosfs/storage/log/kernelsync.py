@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
 import select
 from time import perf_counter
 from typing import Final
@@ -75,8 +74,8 @@ class KernelSync:
 
     def __init__(self) -> None:
         """Raises OSError: this system has no asynchronous I/O (ENOSYS, EPERM), or enough of it (EAGAIN)."""
-        numbers = _SYSCALLS.get(platform.machine())
-        if numbers is None:
+        numbers = _SYSCALLS.get(os.uname().machine)
+        if numbers is None or ctypes.sizeof(ctypes.c_long) != 8:
             raise OSError("asynchronous I/O: the numbers of this machine's calls are not known")
         setup, self._destroy, self._submit, self._events = (ctypes.c_long(number) for number in numbers)
         self._call = ctypes.CDLL(None, use_errno=True).syscall
