@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from heliosfs.cli.client import Progress, connect
@@ -130,6 +131,14 @@ def start(store: bytes, mountpoint: bytes, options: MountOptions, *, foreground:
         run(Path(os.fsdecode(store)), Path(os.fsdecode(mountpoint)), options)
     except DaemonError as error:
         raise CliError(error.message, code=error.exit_code) from error
+    if not foreground:
+        _open_once(mountpoint)
+
+
+def _open_once(mountpoint: bytes) -> None:
+    """Open a file there, so that the kernel hears that it need not ask: until then each new file has a RELEASE."""
+    with suppress(OSError):
+        os.close(os.open(os.path.join(mountpoint, b".helios/ctl"), os.O_RDONLY | os.O_CLOEXEC))
 
 
 def _in_foreground(store: Path, mountpoint: Path, options: MountOptions) -> None:

@@ -30,6 +30,7 @@ from tests.bench import (
     machine,
     memory,
     mnt,
+    requests,
     restore,
     scale,
     stall,
@@ -58,6 +59,7 @@ PARTS: Final[dict[str, Callable[[Plan], list[Figure]]]] = {
     "imports": imports.run,
     "memory": memory.run,
     "scale": scale.run,
+    "requests": requests.run,
 }
 WORKLOAD: Final = "workload"
 

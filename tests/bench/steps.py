@@ -58,12 +58,28 @@ class Kit:
     environment: dict[str, str]
 
 
+def _unmarked(_: str) -> None:
+    pass
+
+
 @dataclass(frozen=True, slots=True)
 class Site:
-    """An empty directory on a filesystem, and the kit."""
+    """An empty directory on a filesystem, and the kit; `mark` is told where the clock runs."""
 
     base: Path
     kit: Kit
+    mark: Callable[[str], None] = _unmarked
+
+    def begin(self) -> float:
+        """The program under test begins; when. Of several, the last counts."""
+        self.mark("begin")
+        return time.perf_counter()
+
+    def since(self, begun: float) -> float:
+        """It has ended; the seconds that it took."""
+        taken = time.perf_counter() - begun
+        self.mark("end")
+        return taken
 
     @property
     def tree(self) -> Path:
@@ -113,9 +129,9 @@ def _run(environment: dict[str, str], where: Path, *command: str | Path) -> byte
 
 
 def _timed(site: Site, where: Path, *command: str | Path) -> tuple[float, bytes]:
-    start = time.perf_counter()
+    start = site.begin()
     said = _run(site.kit.environment, where, *command)
-    return time.perf_counter() - start, said
+    return site.since(start), said
 
 
 def _make_wheel(directory: Path, most: int) -> tuple[Path, int, str]:
@@ -211,12 +227,12 @@ def create(site: Site) -> tuple[float, bool]:
     names = [os.fspath(path) for path in paths]
     data = [b"%08d" % number + site.kit.block[8:_BLOCK] for number in range(len(names))]
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-    start = time.perf_counter()
+    start = site.begin()
     for name, content in zip(names, data, strict=True):
         fd = os.open(name, flags, 0o644)
         os.write(fd, content)
         os.close(fd)
-    taken = time.perf_counter() - start
+    taken = site.since(start)
     right = len(os.listdir(site.base / "loose")) == len(paths)
     return taken, right and all(path.read_bytes() == content for path, content in zip(paths, data, strict=True))
 
@@ -227,12 +243,12 @@ def read(site: Site) -> tuple[float, bool]:
     taken = 0.0
     for _ in range(2):
         found.clear()
-        start = time.perf_counter()
+        start = site.begin()
         for name in names:
             fd = os.open(name, os.O_RDONLY)
             found.append(os.read(fd, 65536))
             os.close(fd)
-        taken = time.perf_counter() - start
+        taken = site.since(start)
     return taken, all(content == b"%08d" % at + site.kit.block[8:_BLOCK] for at, content in enumerate(found))
 
 
@@ -241,9 +257,9 @@ def stat(site: Site) -> tuple[float, bool]:
     sizes: list[int] = []
     taken = 0.0
     for _ in range(2):
-        start = time.perf_counter()
+        start = site.begin()
         sizes = [os.stat(name).st_size for name in names]
-        taken = time.perf_counter() - start
+        taken = site.since(start)
     return taken, sizes == [_BLOCK] * len(names)
 
 
@@ -255,12 +271,12 @@ def _stream_pieces(site: Site) -> list[bytes]:
 def stream_write(site: Site) -> tuple[float, bool]:
     path = site.base / "stream"
     data = _stream_pieces(site)
-    start = time.perf_counter()
+    start = site.begin()
     fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
     for piece in data:
         os.write(fd, piece)
     os.close(fd)
-    taken = time.perf_counter() - start
+    taken = site.since(start)
     with path.open("rb", buffering=0) as file:
         right = all(file.read(_MEGABYTE) == piece for piece in data) and file.read(1) == b""
     return taken, right
@@ -277,11 +293,11 @@ def stream_read(site: Site) -> tuple[float, bool]:
     right = True
     for _ in range(5):
         found: list[int] = []
-        start = time.perf_counter()
+        start = site.begin()
         with path.open("rb", buffering=0) as file:
             while file.readinto(buffer):
                 found.append(int(buffer[:8]))
-        taken.append(time.perf_counter() - start)
+        taken.append(site.since(start))
         right = right and found == list(range(site.kit.plan.stream_bytes // _MEGABYTE))
     path.unlink()
     return min(taken), right
@@ -317,11 +333,11 @@ def crowd(site: Site) -> tuple[float, bool]:
         end = time.monotonic() + _TIMEOUT_S
         while not all(top.is_dir() for top in tops) and time.monotonic() < end:
             time.sleep(0.01)
-        start = time.perf_counter()
+        start = site.begin()
         for client in clients:
             client.stdin.close()  # type: ignore[union-attr]
         codes = [client.wait(_TIMEOUT_S) for client in clients]
-        taken = time.perf_counter() - start
+        taken = site.since(start)
     finally:
         for client in clients:
             client.kill()
@@ -338,12 +354,12 @@ def _sqlite(site: Site, mode: str) -> tuple[float, bool]:
         set_to = connection.execute(f"pragma journal_mode={mode}").fetchone()[0]
         connection.execute("pragma synchronous=FULL")
         connection.execute("create table t (id integer primary key, content text)")
-        start = time.perf_counter()
+        start = site.begin()
         for number in range(count):
             connection.execute("begin")
             connection.execute("insert into t values (?, ?)", (number, "x" * 100))
             connection.execute("commit")
-        taken = time.perf_counter() - start
+        taken = site.since(start)
     finally:
         connection.close()
     connection = sqlite3.connect(path)
@@ -388,9 +404,9 @@ def imports(site: Site) -> tuple[float, bool]:
     where = site.tree / "copy-000"
     # Leaves compiled files, which the next one reads: no step after this one looks at the tree.
     _import(site.kit.environment, where)
-    start = time.perf_counter()
+    start = site.begin()
     said = _import(site.kit.environment, where)
-    return time.perf_counter() - start, int(said) == site.kit.imported > 0
+    return site.since(start), int(said) == site.kit.imported > 0
 
 
 STEPS: Final[dict[str, Callable[[Site], tuple[float, bool]]]] = {

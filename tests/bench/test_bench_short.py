@@ -58,6 +58,8 @@ def test_short_form_verifies_every_figure(tmp_path: Path) -> None:
         "mount of",
     ):
         assert any(row["name"].startswith(f"MNT {part}") for row in found["figures"]), part
+    asked = {row["name"]: row["value"] for row in found["figures"] if row["name"].startswith("requests: ")}
+    assert asked["requests: stat, warm [default]"] == 0 < asked["requests: untar [trusted]"]
     assert done.returncode == 0, done.stdout
     assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
     assert os.fspath(tmp_path) not in Path("/proc/self/mountinfo").read_text()

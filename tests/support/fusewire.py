@@ -25,8 +25,7 @@ from heliosfs.transport.kernel.wire import ENTRY_OUT, IN_HEADER, OUT_HEADER, RES
 from heliosfs.transport.registry import Registry
 from heliosfs.transport.requests import DeferWork
 
-CONNECTION = Connection(45, WANTED, no_open=False)
-"""With CREATE, which a kernel that needs no OPEN is refused."""
+CONNECTION = Connection(45, WANTED, no_open=True)
 TIMEOUT_S = 20.0
 
 

@@ -12,7 +12,15 @@ from heliosfs.core.extent import Piece
 from heliosfs.core.ids import NodeId, view_of
 from heliosfs.filesystem.door import NeedRoom
 from heliosfs.transport.kernel.handlers import Answer, Handlers, Header
-from heliosfs.transport.kernel.wire import BODY, FOPEN_KEEP_CACHE, OPEN_OUT, WRITE_KILL_SUIDGID, WRITE_OUT, Layouts
+from heliosfs.transport.kernel.wire import (
+    BODY,
+    DIRECT_HANDLE,
+    FOPEN_KEEP_CACHE,
+    OPEN_OUT,
+    WRITE_KILL_SUIDGID,
+    WRITE_OUT,
+    Layouts,
+)
 from heliosfs.transport.requests import is_control
 
 _WRITING = os.O_WRONLY | os.O_RDWR
@@ -73,7 +81,7 @@ class DataHandlers(Handlers):
         A refused write-back of a mapping would stay visible, so the kernel forgets it.
         """
         node = self.node(head[3])
-        _, offset, size, write_flags, _, flags, _ = _unpack_write(view, BODY)
+        handle, offset, size, write_flags, _, flags, _ = _unpack_write(view, BODY)
         stop = _WRITE_AT + size
         if stop > end:
             return -errno.EINVAL
@@ -85,12 +93,21 @@ class DataHandlers(Handlers):
                 # After a restore made the file shorter the kernel appends at the end that it remembers.
                 offset = min(offset, fs.try_getattr(node).size)
             kill = self.killing(node, head) if write_flags & WRITE_KILL_SUIDGID else 0
-            return WRITE_OUT.pack(fs.promise_write(node, offset, view[_WRITE_AT:stop], kill_set_id=kill), 0)
+            written = fs.promise_write(node, offset, view[_WRITE_AT:stop], kill_set_id=kill)
+            if flags & os.O_DSYNC and handle == DIRECT_HANDLE and self.sharing is None:
+                return self._synced(node, written)
+            return WRITE_OUT.pack(written, 0)
         except (NeedPages, NeedRoom):
             raise
         except Exception:
             self.drop_pages(node)
             raise
+
+    async def _synced(self, node: NodeId, written: int) -> Answer:
+        """RWF_DSYNC of a write past the page cache: the kernel sends no FSYNC after it."""
+        self.fs.keep()
+        await self.fs.fsync(node)
+        return WRITE_OUT.pack(written, 0)
 
     async def _write_control(self, node: NodeId, offset: int, content: bytes, head: Header) -> Answer:
         end = offset + len(content)

@@ -15,13 +15,25 @@ from heliosfs.filesystem.types import Caller, Entry
 from heliosfs.transport.kernel.handlers import Answer, Handlers, Header
 from heliosfs.transport.kernel.replies import ABSENT, entry_body, entry_reply, made_body
 from heliosfs.transport.kernel.sharing import CACHED_OPEN
-from heliosfs.transport.kernel.wire import BODY, OPEN_OUT, Layouts, name_at, names_at
+from heliosfs.transport.kernel.wire import (
+    BODY,
+    DIRECT_HANDLE,
+    FOPEN_DIRECT_IO,
+    OPEN_OUT,
+    Layouts,
+    name_at,
+    names_at,
+)
 from heliosfs.transport.requests import CONTROL_NAME, FOREVER_S, FUSE_ROOT, is_control
 
 _DOTS: Final = (b".", b"..")
 _CREATE_AT: Final = BODY + Layouts.CREATE.size
 _NODE: Final = Struct("=Q")
 _OPENED: Final = OPEN_OUT.pack(0, 0, 0)
+_DIRECT: Final = OPEN_OUT.pack(DIRECT_HANDLE, FOPEN_DIRECT_IO, 0)
+_DIRECT_SINCE: Final = 40
+"""Linux 6.9: since then the kernel throws away, before and after, what others have cached of the range."""
+_ACCESS: Final = os.O_RDONLY | os.O_WRONLY | os.O_RDWR
 
 
 class NameHandlers(Handlers):
@@ -76,14 +88,7 @@ class NameHandlers(Handlers):
         """Source: mknod(2)."""
         mode, rdev, umask, _ = Layouts.MKNOD.unpack_from(view, BODY)
         name = name_at(view, BODY + Layouts.MKNOD.size, end)
-        try:
-            return self._make(head, name, mode, umask, rdev=rdev)
-        except FsError as error:
-            if error.errno == errno.EEXIST and stat.S_ISREG(mode):
-                return (
-                    -errno.ESTALE
-                )  # As for CREATE, which this may be; it is EEXIST in the end where it has to be.
-            raise
+        return self._make(head, name, mode, umask, rdev=rdev)
 
     def mkdir(self, head: Header, view: memoryview, end: int) -> Answer | Coroutine[Any, Any, Answer]:
         """Source: mkdir(2)."""
@@ -97,17 +102,11 @@ class NameHandlers(Handlers):
         return self._make(head, name, stat.S_IFLNK | 0o777, 0, target=target)
 
     def create(self, head: Header, view: memoryview, end: int) -> Answer | Coroutine[Any, Any, Answer]:
-        """Make a regular file and open it. Source: open(2) with O_CREAT.
-
-        ENOSYS where open files hold nothing here: the kernel then asks for MKNOD, now and ever after, and what it
-        has not opened by us it need not RELEASE. That is one request less for each new file.
-        """
-        if self.connection.no_open:
-            return -errno.ENOSYS
+        """Make a regular file and open it. Source: open(2) with O_CREAT."""
         flags, mode, umask, _ = Layouts.CREATE.unpack_from(view, BODY)
         name = name_at(view, _CREATE_AT, end)
         try:
-            made = self._make(head, name, mode & 0o7777 | stat.S_IFREG, umask, opened=self.opened)
+            made = self._make(head, name, mode & 0o7777 | stat.S_IFREG, umask, opened=self.opened_by(flags))
             if self.sharing is not None and made.__class__ is bytes:
                 self.fs.keep()
                 self.sharing.created(NodeId(_NODE.unpack_from(made)[0]))
@@ -118,10 +117,17 @@ class NameHandlers(Handlers):
             raise
         return made
 
-    @property
-    def opened(self) -> bytes:
-        """What the reply to CREATE says of the open file."""
-        return _OPENED if self.sharing is None else CACHED_OPEN
+    def opened_by(self, flags: int) -> bytes:
+        """What the reply to CREATE says of a file that is open with these flags.
+
+        Who only writes to it does so past the page cache: each write(2) is one WRITE, where the page cache ends a
+        request at each page that it has not all of, and nobody asks for security.capability before the first.
+        """
+        if self.sharing is not None:
+            return CACHED_OPEN
+        if flags & _ACCESS != os.O_WRONLY or flags & os.O_DSYNC or self.connection.minor < _DIRECT_SINCE:
+            return _OPENED
+        return _DIRECT
 
     def _make(
         self,

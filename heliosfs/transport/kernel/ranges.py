@@ -58,9 +58,9 @@ class RangeHandlers(NameHandlers):
 
     def tmpfile(self, head: Header, view: memoryview, end: int) -> Answer:
         """Source: open(2) with O_TMPFILE."""
-        _, mode, umask, _ = Layouts.CREATE.unpack_from(view, BODY)
+        flags, mode, umask, _ = Layouts.CREATE.unpack_from(view, BODY)
         parent = self.node(head[3])
         if is_control(parent):
             return -errno.EOPNOTSUPP
         made = self.fs.try_tmpfile(parent, mode & 0o7777 | stat.S_IFREG, self.caller(head), umask & self.umask_bits)
-        return self.handed_out(made) + self.opened
+        return self.handed_out(made) + self.opened_by(flags)

@@ -145,7 +145,7 @@ class Resent:
     def _opened(self, head: Header, view: memoryview, end: int, applied: list[Applied]) -> Answer:
         entry = self._entry(head, view, end, applied)
         assert isinstance(entry, bytes)
-        return entry + self._handlers.opened
+        return entry + self._handlers.opened_by(Layouts.CREATE.unpack_from(view, BODY)[0])
 
     def _mkdir(
         self, head: Header, view: memoryview, end: int, applied: list[Applied]

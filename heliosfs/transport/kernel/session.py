@@ -223,6 +223,8 @@ class KernelSession:
                 self._trace,
                 None if resent is None else resent.close,
             )
+            if self._trace is not None and not connection.has(wire.Flag.SETXATTR_EXT):
+                self._trace.setxattr = wire.Layouts.SETXATTR
             registry.add(self._view, lookups, invalidator)
             try:
                 nursery.start_soon(self._stop_when_asked)

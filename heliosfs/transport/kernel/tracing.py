@@ -36,10 +36,12 @@ class RequestLog:
 
     Attributes:
         counts: Requests so far by operation.
+        setxattr: The layout of SETXATTR that was agreed on.
     """
 
     def __init__(self, log: logging.Logger = _log) -> None:
         self.counts: Counter[str] = Counter()
+        self.setxattr = Layouts.SETXATTR_EXT
         self._log = log
         self._began: dict[int, tuple[float, str]] = {}
 
@@ -50,8 +52,10 @@ class RequestLog:
         self.counts[name] += 1
         line = f"{name} {head[3]:x}"
         if operation is not None and name in _NAMED:
-            at = min(BODY + operation.layout.size, end)
-            text = view[at : min(end, at + _SHOWN)].tobytes().rstrip(b"\0").replace(b"\0", b" -> ")
+            at = min(BODY + (self.setxattr if name == "SETXATTR" else operation.layout).size, end)
+            text = view[at : min(end, at + _SHOWN)].tobytes().rstrip(b"\0")
+            # Behind an attribute's name comes its value.
+            text = text.partition(b"\0")[0] if name == "SETXATTR" else text.replace(b"\0", b" -> ")
             line += f' "{text.decode("utf-8", "backslashreplace")}"'
         elif name in _RANGED and end >= BODY + _RANGED[name].size:
             _, offset, size, *_ = _RANGED[name].unpack_from(view, BODY)

@@ -221,6 +221,9 @@ FOPEN_NOFLUSH: Final = 1 << 5
 FOPEN_PASSTHROUGH: Final = 1 << 7
 IOCTL_DIR: Final = 1 << 4
 
+DIRECT_HANDLE: Final = 1
+"""The handle of a file that CREATE has opened for writing past the page cache; 0: any other."""
+
 MAX_WRITE: Final = 1 << 20
 """Bytes of data in one WRITE or READ."""
 PAGE_BYTES: Final = 4096

@@ -63,8 +63,8 @@ def death(tmp_path: Path) -> Iterator[Death]:
     made.close()
 
 
-def create_body(name: bytes) -> bytes:
-    return named(Layouts.CREATE, os.O_RDWR | os.O_EXCL, stat.S_IFREG | 0o644, 0, 0, names=name + b"\0")
+def create_body(name: bytes, access: int = os.O_RDWR) -> bytes:
+    return named(Layouts.CREATE, access | os.O_EXCL, stat.S_IFREG | 0o644, 0, 0, names=name + b"\0")
 
 
 def done(wire: Wire, operation: Operation, node: int, body: bytes) -> tuple[int, bytes]:
@@ -90,6 +90,15 @@ def test_what_makes_a_name(death: Death) -> None:
     for (operation, (_, body)), reply in zip(before.items(), again, strict=True):
         assert (reply.error, reply.body) == (0, body), operation.name
     assert death.wire.ask(w.CREATE, 1, create_body(b"created")).error == -errno.EEXIST
+
+
+def test_a_file_stays_open_as_it_was(death: Death) -> None:
+    """For writing alone, past the page cache; what the kernel holds of it must not change with the process."""
+    body = create_body(b"f", os.O_WRONLY)
+    unique, before = done(death.wire, w.CREATE, 1, body)
+    assert w.OPEN_OUT.unpack_from(before, w.ENTRY_OUT.size) == (w.DIRECT_HANDLE, w.FOPEN_DIRECT_IO, 0)
+    (again,) = death.dies((unique, w.CREATE, 1, body))
+    assert again.body == before
 
 
 def test_what_takes_a_name(death: Death) -> None:

@@ -6,16 +6,15 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from heliosfs.core.ids import ViewNo
 from heliosfs.transport.kernel import wire as w
 from heliosfs.transport.kernel.wire import Layouts
-from tests.support.fusewire import CONNECTION, Server, Wire, named, read_body, write_body
+from tests.support.fusewire import Server, Wire, named, read_body, write_body
 
 NOT_REPLIED = {w.FORGET.opcode, w.BATCH_FORGET.opcode, w.INTERRUPT.opcode}
 
@@ -58,6 +57,25 @@ def test_a_file(wire: Wire) -> None:
     assert wire.ask(w.READ, node, read_body(0, 100)).error == -errno.ESTALE
 
 
+@pytest.mark.parametrize("flags", [os.O_WRONLY | os.O_DSYNC, os.O_WRONLY | os.O_SYNC])
+def test_a_write_past_the_page_cache_may_ask_to_be_durable(server: Server, wire: Wire, flags: int) -> None:
+    """pwritev2(2) with RWF_DSYNC: no FSYNC comes after it. By the page cache one does, and is not anticipated."""
+    body = named(Layouts.CREATE, os.O_WRONLY, stat.S_IFREG | 0o666, 0, 0, names=b"durable%d\0" % flags)
+    made = wire.ask(w.CREATE, 1, body)
+    node = wire.entry(wire.ask(w.LOOKUP, 1, b"durable%d\0" % flags))[0]
+    assert w.OPEN_OUT.unpack_from(made.body, w.ENTRY_OUT.size)[:2] == (w.DIRECT_HANDLE, w.FOPEN_DIRECT_IO)
+    for handle, durable in ((0, False), (w.DIRECT_HANDLE, True)):
+        written = wire.ask(w.WRITE, node, Layouts.WRITE.pack(handle, 0, 3, 0, 0, flags, 0) + b"abc")
+        assert (written.error, written.body[:4]) == (0, (3).to_bytes(4, "little"))
+        assert server.fs.view_durable(ViewNo(1)) == durable
+
+
+@pytest.mark.parametrize("access", [os.O_RDWR, os.O_WRONLY | os.O_DSYNC, os.O_WRONLY | os.O_SYNC, os.O_RDONLY])
+def test_who_reads_or_wants_it_durable_goes_by_the_page_cache(wire: Wire, access: int) -> None:
+    body = named(Layouts.CREATE, access, stat.S_IFREG | 0o666, 0, 0, names=b"cached%d\0" % access)
+    assert w.OPEN_OUT.unpack_from(wire.ask(w.CREATE, 1, body).body, w.ENTRY_OUT.size) == (0, 0, 0)
+
+
 def test_what_is_made_is_shown_as_it_is_found(wire: Wire) -> None:
     """The reply goes out before the change is applied, so it is made of what was asked for."""
     parent = wire.entry(wire.ask(w.MKDIR, 1, named(Layouts.MKDIR, 0o2775, 0, names=b"made\0")))[0]
@@ -75,20 +93,6 @@ def test_what_is_made_is_shown_as_it_is_found(wire: Wire) -> None:
         made = wire.entry(wire.ask(operation, parent, body))
         assert made == wire.entry(wire.ask(w.LOOKUP, parent, name + b"\0")), name
         assert made[18] == 77, "set-group-ID gives its group"
-
-
-def test_without_open_create_is_mknod(tmp_path: Path) -> None:
-    """So that the kernel asks for MKNOD, and no RELEASE follows. A name that came meanwhile is looked up anew."""
-    server = Server(tmp_path / "store", replace(CONNECTION, no_open=True))
-    try:
-        wire = server.wire
-        body = named(Layouts.CREATE, os.O_RDWR, stat.S_IFREG | 0o666, 0, 0, names=b"f\0")
-        assert wire.ask(w.CREATE, 1, body).error == -errno.ENOSYS
-        body = named(Layouts.MKNOD, stat.S_IFREG | 0o666, 0, 0o022, 0, names=b"f\0")
-        assert stat.S_IMODE(wire.entry(wire.ask(w.MKNOD, 1, body))[15]) == 0o644
-        assert wire.ask(w.MKNOD, 1, body).error == -errno.ESTALE
-    finally:
-        server.close()
 
 
 def test_append_goes_to_the_end_there_is(wire: Wire) -> None:

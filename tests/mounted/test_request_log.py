@@ -1,0 +1,84 @@
+"""`-o debug=requests`: every request as a line, the counts at the end; and what a mount is not asked."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.mounts import MountedStore, Mounts, run, wait_until
+
+pytestmark = pytest.mark.mounted
+
+
+def asked(mounted: MountedStore, act: Callable[[Path], object]) -> list[str]:
+    """The requests behind `act`: operations, and names where there are any."""
+    point = mounted.point
+    assert not (point / ".begin").exists()
+    act(point)
+    assert not (point / ".end").exists()
+    wait_until(lambda: 'LOOKUP 1 ".end" =' in mounted.said(), "the last request in the log")
+    said = mounted.said().partition('LOOKUP 1 ".begin" =')[2].partition('LOOKUP 1 ".end" =')[0]
+    lines = [line.partition("heliosfs.requests: ")[2] for line in said.splitlines()]
+    found = [(line.partition(" ")[0], line.partition('"')[2].partition('"')[0]) for line in lines if line]
+    return [f"{operation} {name}".strip() for operation, name in found if "FORGET" not in operation]
+
+
+def made(path: Path) -> None:
+    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+    os.write(descriptor, b"x" * 4096)
+    os.close(descriptor)
+
+
+def test_a_new_file_is_four_requests(mounts: Mounts) -> None:
+    """Create, write 4 KiB, close in a directory that was changed before; the mount's first file, too."""
+    with mounts.mounted("kernel", "debug=requests") as mounted:
+        (mounted.point / "d/e").mkdir(parents=True)
+        assert asked(mounted, lambda point: made(point / "d/f")) == [*("GETATTR", "LOOKUP f", "CREATE f", "WRITE")]
+
+
+def test_who_is_trusted_is_three(mounts: Mounts) -> None:
+    with mounts.mounted("kernel", "debug=requests,permissions=trusted") as mounted:
+        (mounted.point / "d/e").mkdir(parents=True)
+        assert asked(mounted, lambda point: made(point / "d/f")) == [*("LOOKUP f", "CREATE f", "WRITE")]
+
+
+def test_each_write_to_a_new_file_is_one_request(mounts: Mounts) -> None:
+    """Of whatever size and place: the page cache would end a request at each page that it has in part."""
+
+    def writes(point: Path) -> None:
+        with open(point / "d/f", "wb", buffering=0) as file:
+            for size in (9216, 10240, 10240, 1, 4095, 4097, 100_000):
+                file.write(b"z" * size)
+
+    with mounts.mounted("kernel", "debug=requests") as mounted:
+        (mounted.point / "d/e").mkdir(parents=True)
+        assert asked(mounted, writes) == ["GETATTR", "LOOKUP f", "CREATE f", *["WRITE"] * 7]
+        assert (mounted.point / "d/f").read_bytes() == b"z" * 137_889
+
+
+def test_names_of_attributes(mounts: Mounts) -> None:
+    with mounts.mounted("kernel", "debug=requests") as mounted:
+        found = asked(mounted, lambda point: os.setxattr(point, b"user.name", b"value"))
+        assert [line for line in found if "XATTR" in line] == ["SETXATTR user.name"]
+        mounted.unmount()
+        assert [line.split()[-2:] for line in mounted.said().splitlines() if line.endswith(" SETXATTR")] == [
+            ["1", "SETXATTR"]
+        ]
+
+
+def test_what_is_known_is_not_asked(mounts: Mounts) -> None:
+    """Listed, opened and read once: nothing at all the second time."""
+    with mounts.mounted("kernel", "debug=requests") as mounted:
+        tree = mounted.point / "tree"
+        (tree / "d").mkdir(parents=True)
+        for number in range(10):
+            (tree / f"d/{number}").write_bytes(b"y" * 5000)
+        look = ("sh", "-c", "find . -ls; grep -r x .; test -e absent; ls -R; stat d/*")
+        for _ in range(2):
+            run(*look, cwd=tree, check=False)
+        found = asked(mounted, lambda _: run(*look, cwd=tree, check=False))
+    # find(1) and ls(1) ask what filesystem they are on.
+    assert set(found) <= {"STATFS"}
