@@ -1,8 +1,9 @@
 """Waiting for the next request: polls for a while before it sleeps, and gives way where that does not pay.
 
 The cost of a request is the sleep and the wake-up, not the work: a daemon that looks for 200 us after its last
-request answers twice as fast as one that blocks at once (DESIGN section 6). Invariants: other tasks of the loop
-get a turn every STEP_S of polling; no CPU when nothing comes in. Must not know: what a request is.
+request answers up to twice as fast as one that blocks at once (DESIGN section 6; docs/performance.md compares limits).
+Invariants: other tasks of the loop get a turn every STEP_S of polling, and after TURN_REQUESTS requests that each came
+within one step; no CPU when nothing comes in. Must not know: what a request is.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ AWAKE_S: Final = 200e-6
 _ROBBED_S: Final = 500e-6
 """A turn of the loop takes about 15 us, a look 1; this much longer, and the core was another process's."""
 _PENANCE_S: Final = 0.05
+_PENANCE_MAX_S: Final = 1.6
+"""For how long it does not look after that: twice as long each time, until left alone for _FORGIVEN times that."""
+_FORGIVEN: Final = 4
 _CREDIT_MAX: Final = 12
 _PAID: Final = 1
 _IN_VAIN: Final = 4
@@ -42,6 +46,8 @@ class Poller:
         self._fd = fd
         self._poll = poller.poll
         self._asleep_until = 0.0
+        self._robbed_at = 0.0
+        self._penance_s = _PENANCE_S
         self._looked_until = 0.0
         """When the last look ended; 0.0 where another one is of no use."""
         self._credit = _CREDIT_MAX
@@ -96,11 +102,20 @@ class Poller:
                 return True
             before, now = now, perf_counter()
             if now - before > _ROBBED_S:
-                self._asleep_until = now + _PENANCE_S
+                self._robbed(now)
                 self._looked_until = 0.0
                 return False
         self._looked_until = now
         return False
+
+    def _robbed(self, now: float) -> None:
+        """The core was another's: where all are busy, each look costs a turn of somebody's, some milliseconds."""
+        if now - self._robbed_at > _FORGIVEN * self._penance_s:
+            self._penance_s = _PENANCE_S
+        else:
+            self._penance_s = min(2 * self._penance_s, _PENANCE_MAX_S)
+        self._robbed_at = now
+        self._asleep_until = now + self._penance_s
 
     async def _polled(self) -> bool:
         """Whether a request has come within AWAKE_S, the glance included."""
@@ -110,7 +125,7 @@ class Poller:
             await trio.lowlevel.checkpoint()
             after = perf_counter()
             if after - now > _ROBBED_S:
-                self._asleep_until = after + _PENANCE_S
+                self._robbed(after)
                 return False
             if self._look(after):
                 return True

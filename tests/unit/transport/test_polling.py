@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 import trio
@@ -88,6 +89,31 @@ async def test_a_core_that_is_taken_away_ends_polling_at_once(
     os.read(reader, 10)
     clock.step = 1e-6
     assert await slept(poller, writer, monkeypatch, clock, 0.0), "and for a while after"
+
+
+async def test_where_cores_stay_busy_it_looks_ever_more_rarely(
+    clock: Clock, pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, writer = pipe
+    poller = Poller(reader)
+    asleep: list[float] = []
+    for _ in range(4):
+        clock.step = 0.001
+        await slept(poller, writer, monkeypatch, clock, 0.0)
+        os.read(reader, 10)
+        clock.step, began = 1e-6, clock.now
+        while not poller.glance():
+            clock.now += 0.01
+            os.write(writer, b"x")
+        asleep.append(clock.now - began)
+        os.read(reader, 1000)
+    assert all(2 * before < after + 0.02 for before, after in pairwise(asleep)), asleep
+    clock.now += 60
+    clock.step = 0.001
+    await slept(poller, writer, monkeypatch, clock, 0.0)
+    clock.step = 1e-6
+    clock.now += asleep[0]
+    assert poller.glance(), "forgiven"
 
 
 async def test_close_wakes(pipe: tuple[int, int]) -> None:
