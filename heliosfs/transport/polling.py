@@ -1,9 +1,9 @@
 """Waiting for the next request: polls for a while before it sleeps, and gives way where that does not pay.
 
 The cost of a request is the sleep and the wake-up, not the work: a daemon that looks for 200 us after its last
-request answers up to twice as fast as one that blocks at once (DESIGN section 6; docs/performance.md compares limits).
-Invariants: other tasks of the loop get a turn every STEP_S of polling, and after TURN_REQUESTS requests that each came
-within one step; no CPU when nothing comes in. Must not know: what a request is.
+request answers up to twice as fast as one that blocks at once (DESIGN section 6; limits: docs/performance.md).
+Invariants: other tasks of the loop get a turn every STEP_S of polling, and after TURN_REQUESTS requests that each
+came within one step; no CPU when nothing comes in. Must not know: what a request is.
 """
 
 from __future__ import annotations
