@@ -39,6 +39,7 @@ class Continuation:
         self.connections = None if connections is None else frozenset(connections)
         self.changes: list[Change] = []
         self._order: deque[Asked] = deque()
+        self._met: set[int] = set()
 
     def __bool__(self) -> bool:
         return self.connections is None or bool(self.connections)
@@ -50,12 +51,14 @@ class Continuation:
         """The refs are loaded: of what the last cut carried, only these connections' requests still matter."""
         unanswered = engine.unanswered
         engine.unanswered = {asked: unanswered[asked] for asked in unanswered if self._concerns(asked[0])}
+        self._met.update(connection for connection, _ in engine.unanswered)
 
     def narrow(self, engine: Engine, connections: Collection[int]) -> None:
         """Now it is known which connections go on."""
         self.connections = frozenset(connections)
         self._order.clear()
-        self.begin(engine)
+        if not self._met <= self.connections:
+            self.begin(engine)
 
     def applied(self, engine: Engine, record: Record, body: bytes | memoryview, place: Place, result: Any) -> None:
         """A record has been applied; `result` is what its rule gave."""
@@ -68,6 +71,7 @@ class Continuation:
 
     def _note(self, engine: Engine, kind: int, body: bytes, place: Place) -> None:
         asked = (place.connection, place.request)
+        self._met.add(place.connection)
         unanswered = engine.unanswered
         records = unanswered.get(asked)
         if records is None:

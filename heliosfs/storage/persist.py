@@ -49,6 +49,10 @@ QUIET_S: Final = 3.0
 OLDEST_S: Final = 30.0
 REPLAYED_MAX: Final = 1000
 """Records whose replay delays the first answer by some 20 ms: where processes die again and again, no more."""
+FOLLOWED_MAX: Final = 50_000
+"""The same where somebody follows, so that nobody has to replay them all; but a cut makes him begin anew."""
+LIVES_MAX: Final = 12
+"""Each process begins a life of the log, and each life takes a segment, however little is in it."""
 REST_S: Final = 20.0
 """After so long without a change the log gives the disk back what it needs not (`Log.rest`)."""
 BACKOFF_MAX_S: Final = 60.0
@@ -163,7 +167,10 @@ class Persister:
 
         Also after a long replay: the next process would have to do it again, and more.
         """
-        if not self.cuts and self._log.recovery.records > REPLAYED_MAX:
+        recovery = self._log.recovery
+        if not self.cuts and (
+            recovery.records > (FOLLOWED_MAX if recovery.followed else REPLAYED_MAX) or recovery.lives > LIVES_MAX
+        ):
             return True
         if self._log.end - self.persisted > self._log.budget_bytes // 4:
             return True
