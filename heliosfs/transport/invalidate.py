@@ -26,7 +26,7 @@ from heliosfs.transport.requests import FUSE_ROOT
 _log = logging.getLogger("heliosfs.transport")
 
 PATIENCE_S: Final = 5.0
-SETTLING_S: Final = 0.05
+SETTLING_S: Final = 0.25
 """How long a directory's attributes are held back while no notification gets through."""
 _SETTLE_S: Final = 0.001
 _GONE: Final = frozenset({errno.ENOTCONN, errno.ENODEV, errno.ECONNABORTED, errno.EBADF, errno.EPERM})

@@ -22,8 +22,15 @@ from pathlib import Path
 CONNECTIONS = Path("/sys/fs/fuse/connections")
 
 
-def abort(connection: int) -> None:
-    """End a FUSE connection: all that waits for it fails. Best effort; a connection that has gone is fine."""
+def abort(mountpoint: str, connection: int) -> None:
+    """End a mount's FUSE connection: all that waits for it fails. Best effort; one that has gone is fine.
+
+    Its number may have gone to another mount since: that one is left alone.
+    """
+    mounts = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    points = {words[4] for words in mounts if words[2] == f"0:{connection}"}
+    if points and mountpoint not in points:
+        return
     if not any(CONNECTIONS.iterdir()) and os.geteuid() == 0:
         run("mount", "-t", "fusectl", "fusectl", str(CONNECTIONS))
     try:
@@ -64,7 +71,7 @@ def run(*command: str) -> None:
 def free(held: dict[str, int]) -> None:
     """End every mount held."""
     for mountpoint, connection in held.items():
-        abort(connection)
+        abort(mountpoint, connection)
         unmount(mountpoint)
         for pid in servers(mountpoint):
             try:
@@ -85,8 +92,8 @@ def main() -> None:
         if not ready:
             deadline = None
             print(f"guard: out of time, aborting {list(held)}", file=sys.stderr, flush=True)
-            for connection in held.values():
-                abort(connection)
+            for mountpoint, connection in held.items():
+                abort(mountpoint, connection)
             continue
         data = os.read(0, 65536)
         if not data:

@@ -83,6 +83,9 @@ class Resent:
         self._open = True
         self._left = {asked for asked in unanswered if asked[0] == connection}
         self.told = trio.Event()
+        self._closed = trio.Event()
+        self._commands = 0
+        self._fewer = trio.Event()
         self._bare = list(table)
         answers = self._answers()
         for opcode, handler in enumerate(self._bare):
@@ -94,6 +97,7 @@ class Resent:
         """Nothing comes again from now on."""
         if self._open:
             self._open = False
+            self._closed.set()
             self._table[:] = self._bare
             for asked in self._left:
                 self._unanswered.pop(asked, None)
@@ -114,9 +118,30 @@ class Resent:
             applied = self._unanswered.get(asked)
             if not applied or again is None:
                 return handler(head, view, end)
-            return again(head, view, end, applied)
+            answer = again(head, view, end, applied)
+            if not isinstance(answer, Coroutine):
+                return answer
+            self._commands += 1
+            return self._counted(answer)
 
         return ask
+
+    async def _counted(self, command: Coroutine[Any, Any, Answer]) -> Answer:
+        try:
+            return await command
+        finally:
+            self._commands -= 1
+            self._fewer.set()
+
+    async def answered(self) -> None:
+        """Return when commands that came again have their replies, and no further one can come.
+
+        (A reply goes out in the turn of the loop in which its command ends.)
+        """
+        await self._closed.wait()
+        while self._commands:
+            self._fewer = trio.Event()
+            await self._fewer.wait()
 
     # --- answers -------------------------------------------------------------------------------------
 

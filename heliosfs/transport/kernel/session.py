@@ -257,6 +257,7 @@ class KernelSession:
         """
         finish = await invalidator.begin(self._fs.continuation.changes)
         resent.told.set()
+        await resent.answered()
         await finish()
 
     def hand_over(self) -> None:
