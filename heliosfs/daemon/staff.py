@@ -11,6 +11,7 @@ import select
 import signal
 import socket
 import subprocess
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,6 +92,17 @@ class Worker:
         if result is None:
             return None
         return result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
+
+
+def wait_for_all(patience_s: float) -> None:
+    """Return when no child is left, those of dead children included: then nobody touches the store any more."""
+    until = time.monotonic() + patience_s
+    while time.monotonic() < until:
+        try:
+            if os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG) is None:
+                time.sleep(0.002)
+        except ChildProcessError:
+            return
 
 
 def reap(but: set[int]) -> None:

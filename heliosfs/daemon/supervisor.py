@@ -29,7 +29,7 @@ from heliosfs.daemon import words
 from heliosfs.daemon.followers import Followers
 from heliosfs.daemon.refusing import refuse_all
 from heliosfs.daemon.sdnotify import ServiceManager
-from heliosfs.daemon.staff import Kept, Standby, Worker, reap
+from heliosfs.daemon.staff import Kept, Standby, Worker, reap, wait_for_all
 
 PATIENCE_S: Final = 30.0
 """A worker that serves says every second that it is alive; a big restore may hold its loop for some of them."""
@@ -375,6 +375,8 @@ class Supervisor:
             self.worker.forget(self._poll)
         for name in list(self.kept):
             self._drop(name)
+        # Who reads the database for a follower ends by itself, and may be just opening it.
+        wait_for_all(END_S)
 
     def _drop(self, name: str) -> None:
         kept = self.kept.pop(name, None)

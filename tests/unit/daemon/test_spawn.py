@@ -116,7 +116,7 @@ def test_a_mounts_life(store: Path, point: Path, guard: Guard) -> None:
         with pytest.raises(DaemonError, match="in use by"), open(point / "f"):
             mountpoints.unmount(point)
         mountpoints.unmount(point)
-        wait_until(lambda: not Path(f"/proc/{pid}").exists() or is_zombie(pid), "the supervisor's end")
+        wait_gone(pid)
     finally:
         close(point, guard)
     assert not (store / "socket").exists()
@@ -139,6 +139,11 @@ def is_zombie(pid: int) -> bool:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
 
 
+def wait_gone(pid: object) -> None:
+    """Until a daemon and all that belongs to it have ended: then nobody touches the store any more."""
+    wait_until(lambda: not Path(f"/proc/{pid}").exists() or is_zombie(int(str(pid))), "the supervisor's end")
+
+
 def close(point: Path, guard: Guard) -> None:
     if mount_at(point) is not None:
         mountpoints.unmount(point)
@@ -156,7 +161,8 @@ def test_a_signal_ends_it_in_order(store: Path, point: Path, guard: Guard, numbe
         assert ask(store, "ping")["ok"]
         os.kill(pid, number)
         wait_until(lambda: mount_at(point) is None, "unmounted")
-        wait_until(lambda: not (store / "socket").exists(), "the end")
+        wait_gone(pid)
+        assert not (store / "socket").exists()
     finally:
         close(point, guard)
 
@@ -165,8 +171,10 @@ def test_the_socket_can_unmount(store: Path, point: Path, guard: Guard) -> None:
     spawn.start(store, point, MountOptions())
     guard.say(f"hold {point} {connection_of(point)}")
     try:
-        assert ask(store, "unmount")["ok"]
+        told = ask(store, "unmount")
+        assert told["ok"]
         wait_until(lambda: mount_at(point) is None, "unmounted")
+        wait_gone(told["pid"])
     finally:
         close(point, guard)
 

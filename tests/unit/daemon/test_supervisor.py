@@ -223,7 +223,7 @@ def test_who_has_followed_goes_on(boss: Callable[..., Boss]) -> None:
         assert one.order(number)["followed"]
         assert one.order(number)["held"] == ["what the kernel knows"]
     # The first one began; the others are twins, one of the other.
-    assert len(one.followers()) == 4
+    wait_until(lambda: len(one.followers()) == 4, "twins follow")
 
 
 def test_after_a_cut_others_follow(boss: Callable[..., Boss]) -> None:
