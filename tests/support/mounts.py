@@ -264,11 +264,10 @@ class MountedStore:
         assert "Traceback" not in said and "unexpected" not in said, f"the daemon's log:\n{said}"
 
     def _removed(self) -> bool:
-        """Remove everything; umount(8) does not wait for the daemon, which may still take its socket away."""
-        try:
-            shutil.rmtree(self.base)
-        except FileNotFoundError:
-            return not self.base.exists()
+        """Remove everything, once nobody serves it any more: umount(8) does not wait for the daemon's end."""
+        if guard.servers(os.fspath(self.point)):
+            return False
+        shutil.rmtree(self.base)
         return True
 
     def said(self) -> str:

@@ -2,9 +2,10 @@
 
 What is replayed here needs no replay when this process takes the log over; recovery then begins behind it (`Seen`).
 Nothing is taken on trust that recovery would not find, too: a record counts when the next one is there, for the
-writer makes them one after another, or when the life that follows names its end. Invariants: nothing is written;
-no file stays open but the current life's; what was replayed and turns out not to count is `FollowLost`, never
-mended. Must not know: what records mean, when to look.
+writer makes them one after another, or when the life that follows names its end; where that life is there already,
+nothing behind its beginning counts, be it whole (a power cut takes from the middle). Invariants: nothing is
+written; no file stays open but the current life's; what was replayed and turns out not to count is `FollowLost`,
+never mended. Must not know: what records mean, when to look.
 """
 
 from __future__ import annotations
@@ -76,6 +77,7 @@ class LogFollower:
         self._fd = -1
         self._seed = 0
         self._marker = b""
+        self._limit = 0
         self._offset = 0
         self._next: _Next | None = None
         self._window = b""
@@ -153,9 +155,7 @@ class LogFollower:
         return found
 
     def _decoded(self) -> _Next | None:
-        header = self._header
-        assert header is not None
-        offset, size = self._offset, header.size
+        offset, size = self._offset, self._limit
         if offset + RECORD_BYTES > size:
             return None
         here = offset - self._at
@@ -167,7 +167,7 @@ class LogFollower:
             here = 0
             if len(self._window) < RECORD_BYTES:
                 return None
-        lsn = header.base + offset
+        lsn = self._base + offset
         meta = peek_meta_length(self._window, here, self._marker, lsn, size - offset)
         if not meta:
             return None
@@ -199,8 +199,7 @@ class LogFollower:
         return _Next(lsn, end, self._offset, mark, record.kind, window[body_at:sums_at], place)
 
     def _load(self, offset: int, least: int) -> None:
-        assert self._header is not None
-        length = max(least, min(self._step, self._header.size - offset))
+        length = max(least, min(self._step, self._limit - offset))
         self._window = os.pread(self._fd, length, offset)
         self._at = offset
         self._step = min(self._step * 2, _WINDOW_MAX)
@@ -215,12 +214,12 @@ class LogFollower:
     def _enter(self) -> bool:
         """Begin with the life that holds the start. False: there is none yet."""
         with self._headers() as found:
-            chain = chain_of({life: header for life, (header, _) in found.items()}, self._start)
+            chain = self._chain(found)
             if not chain:
                 if found and self._start > 0:
                     raise FollowLost(f"no life of the log holds position {self._start}")
                 return False
-            self._use(chain[0], found)
+            self._use(0, chain, found)
         self._offset = max(self._start - self._base, HEADER_BYTES)
         self._current.end = self._offset
         return True
@@ -236,7 +235,7 @@ class LogFollower:
             return True
         here = self._base + self._offset
         with self._headers() as found:
-            chain = chain_of({life: header for life, (header, _) in found.items()}, self._start)
+            chain = self._chain(found)
             lives = [header.life for header in chain]
             if self._life not in lives:
                 if not chain or max(lives) < self._life:
@@ -256,7 +255,7 @@ class LogFollower:
                     raise FollowLost(f"records behind {following.prev_end} do not count")
                 self._next = None
             self._settle()
-            self._use(following, found)
+            self._use(place + 1, chain, found)
         self._offset = HEADER_BYTES
         return True
 
@@ -288,19 +287,26 @@ class LogFollower:
             return
         life, self._current = next(reversed(self.seen.lives.items()))
         with self._headers() as found:
-            if life not in found or found[life][0].salt != self._current.salt:
+            chain = self._chain(found)
+            place = next((place for place, header in enumerate(chain) if header.life == life), -1)
+            if place < 0 or chain[place].salt != self._current.salt:
                 raise FollowLost(f"life {life} of the log is gone")
             current = self._current
-            self._use(found[life][0], found)
+            self._use(place, chain, found)
             self._current = self.seen.lives[life] = current
         self._offset = self._current.end
 
-    def _use(self, header: LifeHeader, found: dict[int, tuple[LifeHeader, int]]) -> None:
+    def _chain(self, found: dict[int, tuple[LifeHeader, int]]) -> list[LifeHeader]:
+        return chain_of({life: header for life, (header, _) in found.items()}, self._start)
+
+    def _use(self, place: int, chain: list[LifeHeader], found: dict[int, tuple[LifeHeader, int]]) -> None:
+        header = chain[place]
         self.close()
         self._fd = os.dup(found[header.life][1])
         self._header = header
         self._seed = seed_of(header.salt)
         self._marker = marker_of(self._seed)
+        self._limit = chain[place + 1].prev_end - header.base if place + 1 < len(chain) else header.size
         self._window = b""
         self._next = None
         self._current = self.seen.lives[header.life] = SeenLife(header.salt, HEADER_BYTES)
