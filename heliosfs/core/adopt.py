@@ -31,6 +31,8 @@ from heliosfs.core.view import State, View
 if TYPE_CHECKING:
     from heliosfs.core.engine import Engine, Placed
 
+_SIZE_MAX: Final = (1 << 64) - 1
+"""What the record of an import has room for."""
 ORIGINAL_OWNER: Final = HIDDEN_XATTRS + b"owner"
 """Who owned a file at its source, where an import without privileges had to give it to the caller."""
 
@@ -230,6 +232,8 @@ class TreeBuilder:
             inode.allocated = sum(length for _, length, _ in node.extents)
         if inode.is_file():
             self.size_bytes += inode.size
+            if self.size_bytes > _SIZE_MAX:
+                raise FsError(errno.EFBIG, "the files of the tree have 2^64 bytes and more, holes included")
         self._place(inode, old)
 
     def _record(self, node: ImportedNode, ino: Ino, old: Inode | None) -> Inode:

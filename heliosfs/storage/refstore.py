@@ -20,7 +20,8 @@ from heliosfs.core import unanswered
 from heliosfs.core.cut import BranchCut, Cut, SnapshotCut
 from heliosfs.core.engine import Engine
 from heliosfs.core.errors import Damaged, FsError
-from heliosfs.core.ids import BranchId, Ino, Lsn, PageId, SnapshotId, ViewNo
+from heliosfs.core.ids import INO_BITS, BranchId, Ino, Lsn, PageId, SnapshotId, ViewNo
+from heliosfs.core.inode import MAX_SIZE
 from heliosfs.core.oplog import SNAPSHOT_KINDS
 from heliosfs.core.refs import Branch, Snapshot
 from heliosfs.core.retention import Retention
@@ -36,6 +37,8 @@ LOST: Final = b"q"
 REACH: Final = 20_000
 """Lines of the operation log that are looked at for one branch's: 20 ms."""
 _BATCH: Final = 500
+_BYTES_OF_A_TREE: Final = (1 << INO_BITS) * (MAX_SIZE + 1)
+"""More than the files of any tree have together: sparse ones cost nothing, so 64 bits are no bound."""
 """Values parsed together."""
 
 
@@ -353,10 +356,10 @@ def _parsed(values: list[bytes]) -> list[dict[str, Any]]:
     return found  # type: ignore[no-any-return]
 
 
-def _number(value: dict[str, Any], key: str) -> int:
-    """A number that 64 bits hold. Raises ValueError, KeyError."""
+def _number(value: dict[str, Any], key: str, below: int = 1 << 63) -> int:
+    """A number that is not negative. Raises ValueError, KeyError."""
     number = value[key]
-    if type(number) is not int or not 0 <= number < 1 << 63:
+    if type(number) is not int or not 0 <= number < below:
         raise ValueError(f"{key} is {number!r}")
     return number
 
@@ -376,7 +379,8 @@ def _page(text: str) -> PageId:
 
 
 def _state(value: dict[str, Any]) -> State:
-    return State.stored(_page(value["root"]), _number(value, "files"), _number(value, "size_bytes"))
+    size_bytes = _number(value, "size_bytes", _BYTES_OF_A_TREE)
+    return State.stored(_page(value["root"]), _number(value, "files"), size_bytes)
 
 
 def _branch_key(branch: BranchId) -> bytes:

@@ -19,10 +19,12 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_libc.copy_file_range.restype = ctypes.c_ssize_t
 
 NOREPLACE, EXCHANGE, WHITEOUT = 1, 2, 4
 UTIME_NOW, UTIME_OMIT = (1 << 30) - 1, (1 << 30) - 2
 AT_SYMLINK_NOFOLLOW: Final = 0x100
+_AT_EMPTY_PATH: Final = 0x1000
 _AT_FDCWD: Final = -100
 _COARSE_CLOCK: Final = 5
 """CLOCK_REALTIME_COARSE, which the time module lacks: what local filesystems take times from."""
@@ -196,6 +198,37 @@ class Calls:
 
         self.record("fallocate", ("fd", mode, offset, length), action)
 
+    def copy_range(
+        self, source: int, at: int | None, target: int, to: int | None, length: int, *, flags: int = 0
+    ) -> None:
+        """copy_file_range(2); without an offset at the position, which moves."""
+
+        def action() -> int:
+            places = [None if place is None else ctypes.byref(ctypes.c_longlong(place)) for place in (at, to)]
+            return _check(
+                _libc.copy_file_range(source, places[0], target, places[1], ctypes.c_size_t(length), flags)
+            )
+
+        self.record("copy_file_range", ("source", at, "target", to, length, flags), action)
+
+    def seek(self, descriptor: int, offset: int, whence: int) -> None:
+        """lseek(2)."""
+        self.record("lseek", (offset, whence), lambda: os.lseek(descriptor, offset, whence))
+
+    def holes(self, descriptor: int, *offsets: int) -> None:
+        """Where data and holes are, from each of these."""
+        for offset in offsets:
+            self.seek(descriptor, offset, os.SEEK_DATA)
+            self.seek(descriptor, offset, os.SEEK_HOLE)
+
+    def link_descriptor(self, descriptor: int, new: Path) -> None:
+        """linkat(2) of what a descriptor is open on, with AT_EMPTY_PATH."""
+
+        def action() -> None:
+            _check(_libc.linkat(descriptor, b"", _AT_FDCWD, os.fsencode(new), _AT_EMPTY_PATH))
+
+        self.record("linkat", ("descriptor", new), action)
+
     def set_times(self, path: Path, atime_ns: int, mtime_ns: int, *, follow: bool = True) -> None:
         """utimensat(2), and what stat shows then."""
         times = (atime_ns, mtime_ns)
@@ -262,10 +295,11 @@ def _moved(before: int, after: int) -> str:
     return "kept" if before == after else "later" if after > before else "EARLIER"
 
 
-def _check(result: int) -> None:
+def _check(result: int) -> int:
     if result < 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+    return result
 
 
 def _short(value: object) -> str:

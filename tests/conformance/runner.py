@@ -19,6 +19,8 @@ from tests.conformance import cases
 from tests.conformance.calls import CASES, Calls, Registered
 
 LIMIT_S = 30
+OF_OUR_OWN_SESSION = frozenset(("allocation", "copies", "holes", "unnamed"))
+"""Groups of calls that the kernel transport has and pyfuse3 has not."""
 
 
 def load_all() -> list[Registered]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance.runner import load_all
+from tests.conformance.runner import OF_OUR_OWN_SESSION, load_all
 from tests.support.mounts import NOBODY, REPOSITORY, MountedStore, run
 
 pytestmark = [
@@ -24,7 +24,7 @@ ALL = [
     pytest.param(found.group, found.name, uid, id=f"{found.group}-{found.name}-{'nobody' if uid else 'root'}")
     for found in sorted(load_all(), key=lambda found: (found.group, found.name))
     for uid in (0, NOBODY)
-    if not (uid and found.root_only) and found.group != "ranges"
+    if not (uid and found.root_only) and found.group not in OF_OUR_OWN_SESSION
 ]
 """All but those of one transport, which test_ranges_against_local.py runs."""
 

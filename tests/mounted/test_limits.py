@@ -197,8 +197,8 @@ def test_ioctl(opened: int) -> None:
     os.close(opened)
 
 
-def test_file_handles(branch: Path) -> None:
-    """name_to_handle_at may be had for files; control files give nothing away by theirs."""
+def test_a_control_directory_changes_no_inode_number(branch: Path) -> None:
+    """Looked up or not, the branch's root is the same for every process."""
     assert control(branch).is_dir()
     done = run("python3", "-c", "import os; print(os.stat('.').st_ino)", cwd=branch)
     assert int(done.stdout) == os.stat(branch).st_ino

@@ -50,7 +50,7 @@ class NameHandlers(Handlers):
         if is_control(parent) or name == CONTROL_NAME:
             return self._lookup_control(parent, name, self.caller(head))
         if name in _DOTS:
-            return self.handed_out(self._dot(parent, name))
+            return self._dot(parent, name)
         found = self.fs.try_find(parent, name)
         if found is None:
             return ABSENT
@@ -58,15 +58,24 @@ class NameHandlers(Handlers):
         self.lookups.add(node)
         return entry_body(node, node, attr, generation, 0 if node in self.settling else FOREVER_S)
 
-    def _dot(self, node: NodeId, name: bytes) -> Entry:
-        """The node itself, or the directory above it."""
+    def _dot(self, node: NodeId, name: bytes) -> Answer:
+        """The node itself, or the directory above it.
+
+        The kernel's root has another number than ours: by ours it would make a second one, and find no way from
+        there to the first.
+        """
         inode = self.fs.try_getattr(node)
         view = view_of(node)
         if name == b"..":
             if not inode.parent or ino_of(node) == ROOT_INO:
                 raise StaleHandle("nothing is above it")
-            inode = self.fs.try_getattr(node_id(view, inode.parent))
-        return self.fs.entry(view, inode)
+            node = node_id(view, inode.parent)
+            inode = self.fs.try_getattr(node)
+        if not inode.nlink:
+            raise StaleHandle("it was removed")
+        if node == self.root:
+            return entry_body(FUSE_ROOT, node, inode, 0, 0 if node in self.settling else FOREVER_S)
+        return self.handed_out(self.fs.entry(view, inode))
 
     async def _lookup_control(self, parent: NodeId, name: bytes, caller: Caller) -> Answer:
         if is_control(parent):

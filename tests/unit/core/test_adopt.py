@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import stat
+
+import pytest
 
 from cas.digest import chunk_id
 from heliosfs.core import oplog, radix
 from heliosfs.core.adopt import TreeBuilder, first_free_lease
+from heliosfs.core.errors import FsError
 from heliosfs.core.ids import Ino
 from heliosfs.core.imported import ImportedNode
-from heliosfs.core.inode import Inode
+from heliosfs.core.inode import MAX_SIZE, Inode
 from heliosfs.core.oplog import Adopt
 from tests.support.corelab import CoreLab
 
@@ -18,7 +22,8 @@ REG = stat.S_IFREG | 0o644
 
 
 def node(parent: int, name: bytes, mode: int, data: bytes | None = None, **more: object) -> ImportedNode:
-    made = ImportedNode(parent, name, mode, 0, 0, 0, 5, len(data or b""), **more)  # type: ignore[arg-type]
+    more.setdefault("size", len(data or b""))
+    made = ImportedNode(parent, name, mode, 0, 0, 0, 5, **more)  # type: ignore[arg-type]
     if stat.S_ISREG(mode) and data is not None:
         made.extents = [(0, len(data), chunk_id(data))] if data else []
     return made
@@ -122,3 +127,16 @@ def test_a_directory_that_became_a_file_takes_all_below_with_it() -> None:
     lab.restore(lab.main, b"one")
     lab.check()
     assert lab.ino(lab.main, b"d/a")
+
+
+def test_more_bytes_than_the_record_has_room_for_are_refused() -> None:
+    """Holes included: sparse files of the largest size are cheap to make."""
+    lab = CoreLab()
+    for count in (2, 3):
+        files = [node(0, b"%d" % number, REG, size=MAX_SIZE, extents=[]) for number in range(count)]
+        if count == 2:
+            adopt(lab, [node(-1, b"", DIR), *files], b"two")
+        else:
+            with pytest.raises(FsError, match=r"2\^64") as raised:
+                adopt(lab, [node(-1, b"", DIR), *files], b"three")
+            assert raised.value.errno == errno.EFBIG

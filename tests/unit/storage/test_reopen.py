@@ -16,6 +16,7 @@ from heliosfs.core.check import check
 from heliosfs.core.errors import Damaged, StaleHandle
 from heliosfs.core.ids import ROOT_INO, Ino, ViewNo, node_id
 from heliosfs.core.imported import ImportedNode
+from heliosfs.core.inode import MAX_SIZE
 from heliosfs.core.oplog import Unlink
 from heliosfs.filesystem import Caller, Filesystem, SetAttr, StoreOptions, open_filesystem
 
@@ -177,3 +178,18 @@ async def test_an_index_that_cannot_be_read_refuses_the_store_by_name(
     monkeypatch.undo()
     async with open_filesystem(tmp_path / "store"):
         pass
+
+
+async def test_sparse_files_of_more_than_64_bits_together(tmp_path: Path) -> None:
+    """They cost nothing to make, and a store that has them opens."""
+    async with open_filesystem(tmp_path / "store", create=True) as fs:
+        assert fs.engine.main is not None
+        view = fs.engine.main.view
+        for number in range(5):
+            file = await fs.make(node_id(view, ROOT_INO), b"%d" % number, 0o100644, ME)
+            await fs.setattr(file.node, SetAttr(size=MAX_SIZE), ME)
+        await fs.checkpoint(view, b"large", ME)
+    for _ in range(2):
+        async with open_filesystem(tmp_path / "store") as fs:
+            assert fs.find_branch(b"main").size == 5 * MAX_SIZE
+            assert await names(fs) == {b"%d" % number for number in range(5)}
