@@ -54,6 +54,10 @@ class Following:
         with self._replay.cache.blocking():
             return self._log.advance(most)
 
+    def written_ns(self) -> int:
+        """When the log was last written to, as far as it was followed; 0: unknown."""
+        return self._log.written_ns()
+
     def current(self, note: StoreNote | None) -> bool:
         """Whether this state is surely still that of the store: no cut has begun to be committed since."""
         return note is not None and note.commits == self._commits and not self._commits % 2

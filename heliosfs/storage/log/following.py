@@ -91,6 +91,10 @@ class LogFollower:
             os.close(self._fd)
             self._fd = -1
 
+    def written_ns(self) -> int:
+        """When the current life was last written to, by the kernel's coarse clock; 0: there is none. One call."""
+        return 0 if self._fd < 0 else os.fstat(self._fd).st_mtime_ns
+
     def advance(self, most: int) -> int:
         """Replay up to `most` records that count. How many; fewer than `most`: no more are there yet.
 
