@@ -216,7 +216,7 @@ class NameHandlers(Handlers):
 
     def forget(self, head: Header, view: memoryview, end: int) -> Answer:
         """The kernel has dropped a node from its caches. No reply, no errors."""
-        self._forget(head[3], Layouts.FORGET.unpack_from(view, BODY)[0])
+        self.uncount(head[3], Layouts.FORGET.unpack_from(view, BODY)[0])
         return None
 
     def batch_forget(self, head: Header, view: memoryview, end: int) -> Answer:
@@ -225,10 +225,11 @@ class NameHandlers(Handlers):
         size = Layouts.FORGET_ONE.size
         count = min(Layouts.BATCH_FORGET.unpack_from(view, BODY)[0], (end - at) // size)
         for node, nlookup in Layouts.FORGET_ONE.iter_unpack(view[at : at + count * size]):
-            self._forget(node, nlookup)
+            self.uncount(node, nlookup)
         return None
 
-    def _forget(self, wire: int, count: int) -> None:
+    def uncount(self, wire: int, count: int) -> None:
+        """The kernel counts so many lookups of a node less than it was handed out."""
         if wire == FUSE_ROOT:
             return
         node = NodeId(wire)

@@ -12,19 +12,13 @@ from heliosfs.transport.kernel.xattrs import XattrHandlers
 
 
 class HeliosHandlers(AttributeHandlers, RangeHandlers, ListingHandlers, IoctlHandlers, XattrHandlers):
-    """What the pump calls. What is missing here is answered with ENOSYS, which the kernel remembers."""
+    """What the pump calls. What is missing here is answered with ENOSYS, which the kernel remembers.
+
+    INTERRUPT has its own place (interrupts.py).
+    """
 
     releasedir = DataHandlers.release
     fsyncdir = DataHandlers.fsync
-
-    def interrupt(self, head: Header, view: memoryview, end: int) -> Answer:
-        """A signal has come for somebody who waits. No reply.
-
-        Nothing is broken off: on a local filesystem none of these calls can be interrupted, and programs don't
-        expect it (fsync(2) with EINTR is an I/O error to a database). Who is killed does not wait: the kernel lets
-        him go at once, and the reply that comes later finds nobody (ENOENT).
-        """
-        return None
 
     def destroy(self, head: Header, view: memoryview, end: int) -> Answer:
         """The last request of a connection that asks for a goodbye."""

@@ -18,6 +18,7 @@ import logging
 import os
 import types
 from collections.abc import Callable, Coroutine, Generator, Sequence
+from functools import partial
 from typing import Any, Final, Protocol
 
 import trio
@@ -28,15 +29,16 @@ from heliosfs.core.unanswered import Asked, Unanswered
 from heliosfs.filesystem.door import NeedRoom
 from heliosfs.transport.errnos import errno_of
 from heliosfs.transport.kernel.handlers import Answer, Handler, Header
+from heliosfs.transport.kernel.interrupts import Interrupts
 from heliosfs.transport.kernel.wire import (
     BODY,
     BY_OPCODE,
     IN_HEADER,
     LEAST,
+    ONCE,
     OPCODES,
     OUT_HEADER,
     REQUEST_MAX,
-    RESENT,
     Malformed,
 )
 from heliosfs.transport.polling import TURN_REQUESTS, Poller
@@ -50,9 +52,6 @@ _KEPT_TASKS: Final = 8
 _JOINED: Final = 4096
 """Bodies up to this many bytes are copied behind their header: cheaper than a second buffer."""
 _UNKNOWN: Final = BY_OPCODE[1]._replace(name="unknown")
-
-ONCE: Final = RESENT - 1
-"""What of `unique` names a request, whether it comes for the first time or again."""
 
 RETRIED: Final = (NeedPages, NeedRoom)
 """What a handler raises to be called again; it has changed nothing."""
@@ -105,6 +104,7 @@ class Pump:
         connection: int,
         unanswered: Unanswered,
         promises: Promises,
+        interrupts: Interrupts,
         trace: Trace | None = None,
         drained: Callable[[], None] | None = None,
     ) -> None:
@@ -113,6 +113,7 @@ class Pump:
             asker: Is told which request of `connection` goes on, before it does.
             unanswered: Gets an entry for each request that waits for something, until it has been answered.
             promises: Kept right after the reply.
+            interrupts: Is told of requests that wait.
             drained: Called whenever nothing waits to be read.
             fd: /dev/fuse, non-blocking, INIT answered.
             handlers: By opcode, OPCODES of them; None: ENOSYS.
@@ -129,6 +130,7 @@ class Pump:
         self._connection = connection
         self._unanswered = unanswered
         self._promises = promises
+        self._interrupts = interrupts
         self._drained = drained
         self._poller = Poller(fd)
         self._leader: trio.lowlevel.Task | None = None
@@ -238,9 +240,7 @@ class Pump:
                         asked()
                         answer = handler(head, view, end)
                         if answer.__class__ is coroutine:
-                            who = (connection, head[2] & ONCE)
-                            unanswered.setdefault(who, [])
-                            answer = await _driven(answer, self._hand_over, asker, who)
+                            answer = await self._waited(answer, head)
                 except RETRIED:
                     assert handler is not None
                     answer = await self._again(handler, head, view[:end].tobytes())
@@ -281,13 +281,27 @@ class Pump:
 
     async def _again(self, handler: Handler, head: Header, request: bytes) -> Answer:
         """Provide what a handler has asked for, and call it again with a copy of its request."""
+        try:
+            return await self._waited(self._settled(handler, head, memoryview(request)), head)
+        except RETRIED as error:
+            return self._interrupts.end(head, -refusal_of(error, head))
+
+    async def _waited(self, work: Coroutine[Any, Any, Answer], head: Header) -> Answer:
+        """Await what a request waits for. None: its caller has been let go meanwhile. May raise RETRIED."""
         who = (self._connection, head[2] & ONCE)
         self._unanswered.setdefault(who, [])
+        answer: Answer
         try:
-            work = self._settled(handler, head, memoryview(request))
-            return await _driven(work, self._hand_over, self._asker, who)
+            answer = await _driven(work, partial(self._suspended, head), self._asker, who)
+        except RETRIED:
+            raise
         except Exception as error:
-            return -refusal_of(error, head)
+            answer = -refusal_of(error, head)
+        return self._interrupts.end(head, answer)
+
+    def _suspended(self, head: Header) -> None:
+        self._interrupts.begin(head)
+        self._hand_over()
 
     async def _settled(self, handler: Handler, head: Header, view: memoryview) -> Answer:
         def called() -> Answer | Coroutine[Any, Any, Answer]:

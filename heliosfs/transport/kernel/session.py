@@ -26,6 +26,7 @@ from heliosfs.transport.keeping import Found, Keeper, NobodyKeeps, kept_name
 from heliosfs.transport.kernel import mount as mounting
 from heliosfs.transport.kernel import wire
 from heliosfs.transport.kernel.handlers import Handler
+from heliosfs.transport.kernel.interrupts import Interrupts
 from heliosfs.transport.kernel.negotiation import Connection, TooOld, negotiate
 from heliosfs.transport.kernel.notify import KernelNotifier
 from heliosfs.transport.kernel.operations import HeliosHandlers
@@ -197,7 +198,9 @@ class KernelSession:
                 registry.forgotten,
                 sharing,
             )
+            interrupts = Interrupts(fd, partial(handlers.uncount, count=1))
             table = handler_table(handlers)
+            table[wire.INTERRUPT.opcode] = interrupts.interrupt
             resent: Resent | None = None
             if again:
                 # Which of them were read, and so are in the page cache, is not known.
@@ -220,6 +223,7 @@ class KernelSession:
                 number,
                 self._fs.unanswered,
                 self._fs,
+                interrupts,
                 self._trace,
                 None if resent is None else resent.close,
             )
@@ -229,6 +233,7 @@ class KernelSession:
             try:
                 nursery.start_soon(self._stop_when_asked)
                 nursery.start_soon(invalidator.run_posted)
+                nursery.start_soon(interrupts.watch)
                 if resent is not None:
                     notifier.resend()
                     nursery.start_soon(self._tell_again, resent, invalidator)

@@ -84,10 +84,14 @@ class SharedOpens:
         if opens is None and not writing:
             file = await self._fs.backing(node)
             if file is not None:
-                id_ = self._pass(node, file)
+                id_ = None
+                try:
+                    id_ = self._pass(node, file)
+                finally:
+                    if id_ is None:
+                        self._fs.backings.give_back(file)
                 if id_ is not None:
                     return OPEN_OUT.pack(_PASSED, FOPEN_PASSTHROUGH, id_)
-                self._fs.backings.give_back(file)
             # Somebody may have opened it meanwhile: what is noted now counts.
             opens = self._nodes.get(node)
         if opens is None:
@@ -95,8 +99,8 @@ class SharedOpens:
         if opens.passed is None:
             opens.cached += 1
             return CACHED_OPEN
-        opens.passed.handles += 1
         same = not writing and self._fs.backing_key(node) == opens.passed.file.key
+        opens.passed.handles += 1
         mode = FOPEN_PASSTHROUGH if same else FOPEN_PASSTHROUGH | FOPEN_DIRECT_IO
         return OPEN_OUT.pack(_PASSED, mode, opens.passed.id)
 

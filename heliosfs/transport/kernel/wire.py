@@ -22,6 +22,8 @@ OUT_HEADER: Final = Struct("=IiQ")
 BODY: Final = IN_HEADER.size
 RESENT: Final = 1 << 63
 """In `unique`: sent a second time, because of a RESEND notification."""
+ONCE: Final = RESENT - 1
+"""What of `unique` names a request, whether it comes for the first time or again."""
 
 NAME: Final = Struct("")
 """No fixed part: the body is a name (or two), each ended by a NUL, or nothing."""

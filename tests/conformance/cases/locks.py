@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import signal
 import struct
 from collections.abc import Callable
 
@@ -168,4 +170,30 @@ def a_waiter_gets_the_lock(c: Calls) -> None:
         take(mine, fcntl.LOCK_UN)
         c.note(repr(os.read(ours, 1)))
         c.note(str(os.waitpid(child, 0)[1]))
+        os.close(mine)
+
+
+@case
+def a_waiter_is_interrupted(c: Calls) -> None:
+    """By a signal whose handler does not go on with the call."""
+
+    def interrupt(*_: object) -> None:
+        raise InterruptedError(errno.EINTR, "a signal")
+
+    c.create("f")
+    signal.signal(signal.SIGALRM, interrupt)
+    for take in (fcntl.flock, fcntl.lockf):
+        ours, theirs = os.pipe()
+        holder = os.fork()
+        if not holder:
+            take(os.open("f", os.O_RDWR), fcntl.LOCK_EX)
+            os.write(theirs, b"h")
+            signal.pause()
+        c.note(repr(os.read(ours, 1)))
+        mine = c.open("f", os.O_RDWR)
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        c.record("lock", (), lambda take=take, d=mine: take(d, fcntl.LOCK_EX))
+        os.kill(holder, signal.SIGKILL)
+        os.waitpid(holder, 0)
+        c.record("lock", (), lambda take=take, d=mine: take(d, fcntl.LOCK_EX))
         os.close(mine)
