@@ -91,13 +91,17 @@ async def _serve(
     foreground: bool,
 ) -> None:
     keeper = announcer if isinstance(announcer, Supervised) else NobodyKeeps()
-    async with open_filesystem(
-        store,
-        _store_options(options),
-        connections=keeper.connections,
-        followed=keeper.followed,
-        note=note_of(keeper),
-    ) as fs:
+    # Who says that we live goes on until the store is closed: the last cut may take its time.
+    async with (
+        _cancelled_behind() as alive,
+        open_filesystem(
+            store,
+            _store_options(options),
+            connections=keeper.connections,
+            followed=keeper.followed,
+            note=note_of(keeper),
+        ) as fs,
+    ):
         fs.restarts = keeper.restarts
         if keeper.read_only:
             fs.log.failed = OSError(errno.EROFS, "served read-only: processes that changed it died again and again")
@@ -116,12 +120,12 @@ async def _serve(
             await nursery.start(_serve_mounts, mounted, mountpoint, options, nursery.cancel_scope)
             if isinstance(announcer, Supervised):
                 fs.persister.told = announcer.stored
-                nursery.start_soon(announcer.beat)
+                alive.start_soon(announcer.beat)
                 nursery.start_soon(_hand_over, announcer, fs, mounted)
             else:
                 manager = ServiceManager.from_environment()
                 manager.ready(str(mountpoint))
-                nursery.start_soon(_say_alive, manager)
+                alive.start_soon(_say_alive, manager)
             if not keeper.again:
                 gc.collect()
             gc.freeze()
@@ -130,6 +134,14 @@ async def _serve(
             if keeper.followed is not None:
                 await trio.sleep(_WORK_S)
                 fs.start_work()
+
+
+@asynccontextmanager
+async def _cancelled_behind() -> AsyncIterator[trio.Nursery]:
+    """Tasks that end when what is inside has ended."""
+    async with trio.open_nursery() as nursery:
+        yield nursery
+        nursery.cancel_scope.cancel()
 
 
 @asynccontextmanager

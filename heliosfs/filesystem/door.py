@@ -29,7 +29,7 @@ from heliosfs.core.unanswered import Applied, Unanswered
 from heliosfs.storage.breath import Breath
 from heliosfs.storage.collecting.reads import ReadsUnderWay
 from heliosfs.storage.log import GroupCommit, Log, Place
-from heliosfs.storage.pagestore import PageCache
+from heliosfs.storage.pagecache import PageCache
 from heliosfs.storage.persist import Persister
 from heliosfs.storage.space import Space
 

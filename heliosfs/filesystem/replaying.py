@@ -21,7 +21,8 @@ from heliosfs.storage import refstore
 from heliosfs.storage.collecting.claims import Claims
 from heliosfs.storage.librarian import Librarian
 from heliosfs.storage.log import Place
-from heliosfs.storage.pagestore import PageCache, PageStore
+from heliosfs.storage.pagecache import PageCache
+from heliosfs.storage.pagestore import PageStore
 
 
 class Replay:

@@ -22,7 +22,7 @@ from heliosfs.core.recut import Cutting, Region, RunPlan
 from heliosfs.storage.breath import Breath
 from heliosfs.storage.collecting.reads import ReadsUnderWay
 from heliosfs.storage.log import Log
-from heliosfs.storage.pagestore import PageCache
+from heliosfs.storage.pagecache import PageCache
 from heliosfs.storage.salvaging import Lost, Part, Salvager, parts_of
 from heliosfs.storage.workers import ChunkSource, CutRun, LogSource, WorkerPool
 

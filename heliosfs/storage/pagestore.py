@@ -1,17 +1,13 @@
-"""Pages in RocksDB, and the shared cache of decoded nodes with its byte budget.
+"""Pages in RocksDB.
 
-Every page is verified against its id when it is loaded (invariant 6). The cache gives nodes to the core:
-a page that is not there raises NeedPages, so that the shell loads it off the loop, except inside
-`blocking()`, where it is loaded at once (a replay, and the rare page that only `apply` finds it needs).
-A page that was staged is as good as stored: it stays in memory until a write took it, whatever failed in between,
-for the nodes that have its id are not encoded again. Must not know: what the pages mean.
+Every page is verified against its id when it is loaded (invariant 6). A page that was staged is as good as stored:
+it stays in memory until a write took it, whatever failed in between, for the nodes that have its id are not encoded
+again. Must not know: what the pages mean.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from itertools import islice
 from typing import Final
 
@@ -21,19 +17,14 @@ from cas import codec, database
 from cas.database import Database
 from cas.errors import FrameDamaged
 from heliosfs.core import pages
-from heliosfs.core.errors import Damaged, NeedPages
+from heliosfs.core.errors import Damaged
 from heliosfs.core.ids import PageId
-from heliosfs.core.radix import Node
 from heliosfs.storage.collecting.claims import Claims
 from heliosfs.storage.librarian import Librarian
 
 PREFIX: Final = b"p"
 BATCH: Final = 100
 """Records in a write batch: RocksDB's binding holds the interpreter lock throughout one (0.1 ms)."""
-_WEIGHT: Final = 7
-"""Bytes of Python objects for each byte of an encoded page; measured 5 (extents) to 8 (inodes)."""
-_KEEP: Final = 64
-"""Pages that stay whatever the budget: what a single call has had loaded must outlive its retry."""
 
 
 class PageStore:
@@ -120,84 +111,3 @@ class PageStore:
         """Make all pages stored so far power-safe. Blocks. Raises OSError."""
         assert not isinstance(self._db, Librarian)
         database.sync(self._db)
-
-
-class PageCache:
-    """Decoded nodes by page id, least recently used ones dropped above a budget.
-
-    Attributes:
-        hits, misses, evictions: True counts since the start.
-        used_bytes: Estimate of the memory of what is kept.
-    """
-
-    def __init__(self, store: PageStore, budget_bytes: int) -> None:
-        self._store = store
-        self._nodes: OrderedDict[PageId, tuple[Node, int]] = OrderedDict()
-        self._blocking = 0
-        self.budget_bytes = budget_bytes
-        self.used_bytes = 0
-        self.hits = 0
-        self.misses = 0
-        self.evictions = 0
-
-    def __len__(self) -> int:
-        return len(self._nodes)
-
-    def node(self, page_id: PageId) -> Node:
-        """The node. Raises NeedPages when it is not in memory, Damaged."""
-        found = self._nodes.get(page_id)
-        if found is not None:
-            self.hits += 1
-            self._nodes.move_to_end(page_id)
-            return found[0]
-        if not self._blocking:
-            raise NeedPages((page_id,))
-        return self.add(page_id, self._store.load(page_id))
-
-    def add(self, page_id: PageId, encoded: bytes) -> Node:
-        """Decode a page that has been loaded and verified, and keep it."""
-        self.misses += 1
-        node = pages.decode(encoded)
-        self.keep(page_id, node, len(encoded))
-        return node
-
-    def keep(self, page_id: PageId, node: Node, encoded_bytes: int) -> None:
-        """Keep a node, dropping others to stay within the budget."""
-        nodes = self._nodes
-        if page_id in nodes:
-            nodes.move_to_end(page_id)
-            return
-        weight = encoded_bytes * _WEIGHT + 400
-        nodes[page_id] = (node, weight)
-        self.used_bytes += weight
-        while self.used_bytes > self.budget_bytes and len(nodes) > _KEEP:
-            _, (_, dropped) = nodes.popitem(last=False)
-            self.used_bytes -= dropped
-            self.evictions += 1
-
-    def discard(self, page_id: PageId) -> None:
-        """Drop a page if it is kept."""
-        dropped = self._nodes.pop(page_id, None)
-        if dropped is not None:
-            self.used_bytes -= dropped[1]
-
-    def load(self, page_id: PageId) -> bytes:
-        """The encoding from the store, for a thread; pass it to `add` on the loop."""
-        return self._store.load(page_id)
-
-    @contextmanager
-    def blocking(self) -> Iterator[None]:
-        """Within, missing pages are read at once instead of raising NeedPages."""
-        self._blocking += 1
-        try:
-            yield
-        finally:
-            self._blocking -= 1
-
-    def begin_blocking(self) -> None:
-        """As entering `blocking()`, without a context manager's cost (for every apply)."""
-        self._blocking += 1
-
-    def end_blocking(self) -> None:
-        """Ends `begin_blocking`."""
-        self._blocking -= 1

@@ -11,7 +11,8 @@ from heliosfs.core.ids import PageId
 from heliosfs.core.inode import Inode
 from heliosfs.core.radix import Branch, Leaf, Node
 from heliosfs.storage.breath import Breath
-from heliosfs.storage.pagestore import PageCache, PageStore
+from heliosfs.storage.pagecache import PageCache
+from heliosfs.storage.pagestore import PageStore
 
 _UNSYNCED_MAX: Final = 8 << 20
 """Bytes of pages after which a sync comes between: until one they are held in memory a second time."""

@@ -39,7 +39,8 @@ from heliosfs.storage.chunking import FileCutter
 from heliosfs.storage.collecting.reads import ReadsUnderWay
 from heliosfs.storage.log import GroupCommit, Log
 from heliosfs.storage.note import StoreNote
-from heliosfs.storage.pagestore import PageCache, PageStore
+from heliosfs.storage.pagecache import PageCache
+from heliosfs.storage.pagestore import PageStore
 from heliosfs.storage.pagewriter import PageWriter
 from heliosfs.storage.salvaging import Lost
 from heliosfs.storage.space import Space

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 
 from tests.crash.programs import run_programs
 from tests.crash.takeover import soak
+from tests.support import guard
 from tests.support.mounts import MountedStore, Mounts, heliosfs, run, shell, wait_until
 
 pytestmark = pytest.mark.mounted
@@ -23,6 +25,12 @@ pytestmark = pytest.mark.mounted
 def mount(mounts: Mounts) -> Iterator[MountedStore]:
     with mounts.mounted("kernel") as made:
         yield made
+
+
+def children(parent: int, word: bytes) -> list[int]:
+    """Of a process, those that have this word in their command line."""
+    found = (int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split())
+    return [pid for pid in found if word in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 def kill(mount: MountedStore) -> int:
@@ -135,6 +143,26 @@ def test_a_worker_that_hangs_is_replaced(mounts: Mounts, monkeypatch: pytest.Mon
         assert mount.worker() != hung
         assert mount.status()["restarts"] == 1
         assert not Path(f"/proc/{hung}").exists()
+
+
+def test_a_worker_that_closes_for_long_does_not_hang(mounts: Mounts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last cut waits for processes that get no turn: those of a busy host, here stopped."""
+    patience_s = 1.0
+    monkeypatch.setenv("HELIOSFS_PATIENCE_S", str(patience_s))
+    with mounts.mounted("kernel") as mount:
+        (mount.point / "f").write_bytes(bytes(range(256)) * 400)
+        cutting = children(mount.worker(), b"heliosfs.storage.workers")
+        assert cutting
+        for pid in cutting:
+            os.kill(pid, signal.SIGSTOP)
+        run("umount", mount.point)
+        until = time.monotonic() + 3 * patience_s
+        wait_until(lambda: time.monotonic() > until, "more than the supervisor's patience is over")
+        for pid in cutting:
+            os.kill(pid, signal.SIGCONT)
+        wait_until(lambda: not guard.servers(os.fspath(mount.point)), "the daemon's end")
+        assert "unmounted" in mount.said() and "killed" not in mount.said()
+        assert mount.check() == []
 
 
 def test_upgrade(mount: MountedStore) -> None:

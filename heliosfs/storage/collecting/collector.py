@@ -28,7 +28,8 @@ from heliosfs.storage.collecting.reads import ReadsUnderWay
 from heliosfs.storage.collecting.report import Report, disk_bytes
 from heliosfs.storage.collecting.sweeping import Swept, sweep_chunks, sweep_pages
 from heliosfs.storage.log import Log
-from heliosfs.storage.pagestore import PageCache, PageStore
+from heliosfs.storage.pagecache import PageCache
+from heliosfs.storage.pagestore import PageStore
 from heliosfs.storage.persist import Persister
 from heliosfs.storage.reading import Reader
 from heliosfs.storage.workers import WorkerPool
