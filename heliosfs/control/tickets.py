@@ -26,6 +26,8 @@ _FIRST_TICKET = 2
 """Node id 1 is FUSE's root."""
 _RESERVE: Final = 1 << 16
 """Node ids that are set apart at a time: a process that takes over begins behind them."""
+_FURTHEST: Final = 1 << 40
+"""Bytes from the start of a control file: no series of commands leads further, and all can hold such a size."""
 
 TICKETS_MAX: Final = 4096
 """Control files of one branch that processes may hold open at a time."""
@@ -72,7 +74,9 @@ class Ticket(Attributes):
         self._start: int | None = 0
 
     def wrote(self, position: int) -> None:
-        """The writer's file position is here now."""
+        """The writer's file position is here now. Far out, where no series of commands leads, the reply is not."""
+        if position > _FURTHEST:
+            position = 0
         self._behind = position
         self._start = None
         if self.by_page:
@@ -90,7 +94,7 @@ class Ticket(Attributes):
         blanks = self._behind
         if offset >= blanks:
             return self.content[offset - blanks : offset - blanks + size]
-        return (b" " * (blanks - offset) + self.content[: max(size - blanks + offset, 0)])[:size]
+        return b" " * min(size, blanks - offset) + self.content[: max(size - blanks + offset, 0)]
 
     def part(self, offset: int, size: int) -> bytes:
         """What a read gives: from the start, or from where the last write left its descriptor.

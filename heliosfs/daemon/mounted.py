@@ -94,6 +94,9 @@ class MountTable:
             flags = fuse_options(self._store, options.flags, privileged=privileged, trusted=options.trusted)
         except ValueError as error:
             raise DaemonError(FAILED, f"mount option {error} is not known") from None
+        if options.trusted and not privileged and "allow_other" in flags:
+            # Whoever has asked: it is this process's files that everybody would get at.
+            raise DaemonError(FAILED, "permissions=trusted does not go with allow_other: the daemon is not root")
 
         def make_control(after_reply: DeferWork, by_page: bool) -> ControlTree:
             memory, again = memory_of(self._keeper, f"control {mountpoint}")

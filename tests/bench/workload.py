@@ -33,6 +33,11 @@ class Cell:
     error: str = ""
 
     @property
+    def wrong(self) -> str:
+        """Why its times count for nothing; "" where they do."""
+        return self.error or ("" if self.right else "its result is wrong")
+
+    @property
     def median(self) -> float:
         return statistics.median(self.seconds) if self.seconds else float("nan")
 
@@ -130,6 +135,13 @@ def _rows(result: Workload, step: str, name: str) -> list[Figure]:
         peer = NATIVE
         bound = min(value / published.native for value in times if value is not None)
         against = f"against native, the best of {', '.join(TO_BEAT)} as target"
+    theirs = result.cells[step].get(peer)
+    if theirs is None:
+        return rows
+    if theirs.wrong or len(theirs.seconds) < len(ours.seconds):
+        # What it took to do something else, or less, is nothing to be measured against.
+        title = f"{title}, {against}: no verdict, it fails ({theirs.wrong or 'not in every round'})"
+        return [*rows, Figure(title, float("nan"), "x", f"<= {bound:.3g}", None, (0, 0), survives, ours.right)]
     ratios = result.ratios(step, name, peer)
     if ratios:
         ratio = statistics.median(ratios)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.mounts import MountedStore, Mounts
+from tests.support.remount import forget_all
 from tests.support.versions import child, restore, snapshot
 
 pytestmark = [
@@ -20,7 +21,6 @@ pytestmark = [
 ]
 
 _libc = ctypes.CDLL(None, use_errno=True)
-_MS_REMOUNT = 32
 
 
 class Handle(ctypes.Structure):
@@ -53,15 +53,6 @@ def seen(point: Path, handle: Handle) -> object:
         return os.pread(descriptor, 100, 0)
     finally:
         os.close(descriptor)
-
-
-def forget_all(point: Path) -> None:
-    """Have the kernel drop every inode and name of one mount that is not in use: mount(2) with MS_REMOUNT does.
-
-    (/proc/sys/vm/drop_caches does, too, to all mounts, and other tests count what their mounts are asked.)
-    """
-    if _libc.mount(None, os.fsencode(point), None, _MS_REMOUNT, None) < 0:
-        raise OSError(ctypes.get_errno(), "mount")
 
 
 def remount(mount: MountedStore) -> None:

@@ -6,10 +6,12 @@ Each message is one datagram, as on /dev/fuse. Must not know: pytest.
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import struct
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
@@ -21,12 +23,14 @@ from heliosfs.core.ids import ViewNo
 from heliosfs.filesystem import Filesystem, open_filesystem
 from heliosfs.transport.kernel.negotiation import WANTED, Connection
 from heliosfs.transport.kernel.session import KernelSession
-from heliosfs.transport.kernel.wire import ENTRY_OUT, IN_HEADER, OUT_HEADER, RESENT, Layouts, Operation
+from heliosfs.transport.kernel.wire import ENTRY_OUT, IN_HEADER, INIT, OUT_HEADER, RESENT, Layouts, Operation
 from heliosfs.transport.registry import Registry
 from heliosfs.transport.requests import DeferWork
 
 CONNECTION = Connection(45, WANTED, no_open=True)
 TIMEOUT_S = 20.0
+_SO_SNDBUFFORCE = 32
+"""As SO_SNDBUF, past the system's limit: a message of 1 MiB is one datagram."""
 
 
 class Reply(NamedTuple):
@@ -120,6 +124,8 @@ class Server:
         self._store = store
         self._connection = connection
         ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        for end in (ours, self._theirs):
+            end.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE if os.geteuid() == 0 else socket.SO_SNDBUF, 4 << 20)
         self._theirs.setblocking(False)
         self.wire = Wire(ours)
         for unique, operation, node, body in waiting:
@@ -141,15 +147,43 @@ class Server:
         connections = [self._number] if self._again else []
         opened = open_filesystem(self._store, create=True, background=False, connections=connections)
         async with opened as self.fs:
-
-            def make_control(after_reply: DeferWork, by_page: bool) -> ControlTree:
-                return ControlTree(self.fs, visible=False, after_reply=after_reply, by_page=by_page)
-
-            session = KernelSession(self.fs, Registry(self.fs), make_control, ViewNo(1), Path("/nowhere"), set())
-            async with trio.open_nursery() as nursery:
-                serve = partial(session.serve_agreed, number=self._number, again=self._again)
-                await nursery.start(serve, self._theirs.fileno(), self._connection)
+            self._registry = Registry(self.fs)
+            self._token = trio.lowlevel.current_trio_token()
+            async with trio.open_nursery() as self._nursery:
+                serve = partial(self._session().serve_agreed, number=self._number, again=self._again)
+                await self._nursery.start(serve, self._theirs.fileno(), self._connection)
                 self._ready.set()
+
+    def _session(self) -> KernelSession:
+        def make_control(after_reply: DeferWork, by_page: bool) -> ControlTree:
+            return ControlTree(self.fs, visible=False, after_reply=after_reply, by_page=by_page)
+
+        return KernelSession(self.fs, self._registry, make_control, ViewNo(1), Path("/nowhere"), set())
+
+    @contextmanager
+    def connected(self, init: bytes) -> Iterator[tuple[Wire, Reply]]:
+        """One more kernel, which begins with this INIT: its end, and the reply to it."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        theirs.setblocking(False)
+        wire = Wire(ours)
+        wire.send(INIT, 0, init)
+        ended = threading.Event()
+
+        async def serve(task_status: trio.TaskStatus[None]) -> None:
+            try:
+                session = self._session()
+                connection = await session._agree(theirs.fileno())
+                await session.serve_agreed(theirs.fileno(), connection, task_status=task_status)
+            finally:
+                ended.set()
+
+        trio.from_thread.run(self._nursery.start, serve, trio_token=self._token)
+        try:
+            yield wire, wire.receive()
+        finally:
+            ours.close()
+            assert ended.wait(TIMEOUT_S)
+            theirs.close()
 
     def close(self) -> None:
         """Hang up; returns when the session has ended. Raises what it died of."""

@@ -16,6 +16,7 @@ from heliosfs.transport.kernel.wire import (
     BODY,
     DIRECT_HANDLE,
     FOPEN_KEEP_CACHE,
+    MAX_WRITE,
     OPEN_OUT,
     WRITE_KILL_SUIDGID,
     WRITE_OUT,
@@ -64,7 +65,12 @@ class DataHandlers(Handlers):
             return self._read_control(node, offset, size)
         plan = self.fs.try_plan_read(node, offset, size)
         data = self.fs.reader.at_hand(plan)
-        return self._read_cold(plan) if data is None else data
+        if data is not None:
+            return data
+        if size > MAX_WRITE:
+            # No kernel asks so, and holes would be as many zeros.
+            plan = self.fs.try_plan_read(node, offset, MAX_WRITE)
+        return self._read_cold(plan)
 
     async def _read_cold(self, plan: Sequence[Piece]) -> Answer:
         return await self.fs.reader.read(plan)

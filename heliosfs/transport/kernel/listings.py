@@ -10,7 +10,7 @@ from heliosfs.core.ids import NodeId
 from heliosfs.filesystem.types import Caller
 from heliosfs.transport.kernel.handlers import Answer, Handlers, Header
 from heliosfs.transport.kernel.replies import entry_body, entry_reply, shown_ino
-from heliosfs.transport.kernel.wire import BODY, DIRENT, ENTRY_OUT, Layouts
+from heliosfs.transport.kernel.wire import BODY, DIRENT, ENTRY_OUT, MAX_WRITE, Layouts
 from heliosfs.transport.listings import (
     HEAD,
     Line,
@@ -46,6 +46,7 @@ class ListingHandlers(Handlers):
     def _list(self, head: Header, view: memoryview, *, plus: bool) -> Answer | Coroutine[Any, Any, Answer]:
         node = self.node(head[3])
         _, start, room, _, _, _, _ = Layouts.READ.unpack_from(view, BODY)
+        room = min(room, MAX_WRITE)
         limit = room // ((_PLUS if plus else 0) + _NAME_AT + _LEAST) + 1
         if is_control(node):
             return self._list_control(node, start, room, limit, self.caller(head), plus=plus)

@@ -33,6 +33,7 @@ _OPENED: Final = OPEN_OUT.pack(0, 0, 0)
 _DIRECT: Final = OPEN_OUT.pack(DIRECT_HANDLE, FOPEN_DIRECT_IO, 0)
 _DIRECT_SINCE: Final = 40
 """Linux 6.9: since then the kernel throws away, before and after, what others have cached of the range."""
+_MADE_BY_MKNOD: Final = frozenset((stat.S_IFREG, stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFCHR, stat.S_IFBLK))
 _ACCESS: Final = os.O_RDONLY | os.O_WRONLY | os.O_RDWR
 
 
@@ -96,6 +97,8 @@ class NameHandlers(Handlers):
     def mknod(self, head: Header, view: memoryview, end: int) -> Answer | Coroutine[Any, Any, Answer]:
         """Source: mknod(2)."""
         mode, rdev, umask, _ = Layouts.MKNOD.unpack_from(view, BODY)
+        if mode & ~0o7777 not in _MADE_BY_MKNOD:
+            return -errno.EINVAL
         name = name_at(view, BODY + Layouts.MKNOD.size, end)
         return self._make(head, name, mode, umask, rdev=rdev)
 

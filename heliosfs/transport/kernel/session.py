@@ -32,7 +32,7 @@ from heliosfs.transport.kernel.notify import KernelNotifier
 from heliosfs.transport.kernel.operations import HeliosHandlers
 from heliosfs.transport.kernel.pump import Pump
 from heliosfs.transport.kernel.resent import Resent
-from heliosfs.transport.kernel.sharing import SharedOpens
+from heliosfs.transport.kernel.sharing import SharedOpens, may_pass_through
 from heliosfs.transport.kernel.tracing import RequestLog
 from heliosfs.transport.lookups import LookupTable, UncountedLookups
 from heliosfs.transport.registry import Registry
@@ -316,7 +316,7 @@ class KernelSession:
                 raise MountRefused(self.mountpoint, str(error)) from None
             os.write(fd, wire.OUT_HEADER.pack(wire.OUT_HEADER.size + len(body), 0, head[2]) + body)
             if connection is not None:
-                if self._shared and not (connection.has(wire.Flag.PASSTHROUGH) and os.geteuid() == 0):
+                if self._shared and not (connection.has(wire.Flag.PASSTHROUGH) and may_pass_through(fd)):
                     raise MountRefused(self.mountpoint, "cache=shared needs root, and Linux 6.9 or later")
                 return connection
 

@@ -13,6 +13,7 @@ here are never below the kernel's. Must not know: paths, how backing files are m
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
@@ -43,6 +44,18 @@ _CACHED: Final = 1
 _PASSED: Final = 2
 CACHED_OPEN: Final = OPEN_OUT.pack(_CACHED, FOPEN_KEEP_CACHE, 0)
 """What the reply to OPEN or CREATE says of a file whose reads come to us."""
+
+
+def may_pass_through(fd: int) -> bool:
+    """Whether the kernel lets this process pass reads through on an agreed connection.
+
+    That takes CAP_SYS_ADMIN in the first user namespace, which root of another one has not.
+    """
+    try:
+        fcntl.ioctl(fd, _BACKING_OPEN, bytearray(_BACKING_MAP.pack(-1, 0, 0)), True)
+    except OSError as error:
+        return error.errno == errno.EBADF  # It has come as far as looking at the descriptor.
+    return False
 
 
 class _Opens:

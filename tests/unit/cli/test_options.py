@@ -72,3 +72,19 @@ def test_sizes(text: str, value: int) -> None:
 @pytest.mark.parametrize(("text", "value"), [("1", 1.0), ("1.5s", 1.5), ("50ms", 0.05), ("2m", 120.0)])
 def test_times(text: str, value: float) -> None:
     assert time_s("commit", text) == pytest.approx(value)
+
+
+@pytest.mark.parametrize(
+    ("uid", "flags", "refused"), [(0, "allow_other", False), (7, "allow_other", True), (7, "ro", False)]
+)
+def test_unchecked_permissions_are_not_for_others_where_a_user_mounts(
+    monkeypatch: pytest.MonkeyPatch, uid: int, flags: str, refused: bool
+) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: uid)
+    words = ["permissions=trusted", flags]
+    if not refused:
+        assert parse(words).trusted
+        return
+    with pytest.raises(CliError) as caught:
+        parse(words)
+    assert caught.value.code == Exit.USAGE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import tracemalloc
 
 import pytest
 
@@ -133,3 +134,22 @@ async def test_no_word_leads_out_of_the_branch(line: bytes) -> None:
     reply = await commands.run_words(view, line.split(), ALICE)
     assert not reply.ok and reply.errno in (errno.EINVAL, errno.ENOENT)
     assert set(fs.branches) == branches and list(fs.main.snapshots) == before
+
+
+async def test_a_command_far_out_costs_no_memory() -> None:
+    """Where the reply stands behind what was written, a hole of any size may be before it."""
+    fs = FakeFilesystem()
+    tree = ControlTree(fs, visible=False, after_reply=lambda work: None, by_page=True)
+    node = await looked_up(tree, b"ctl")
+    for offset in (5_000, 1 << 36, (1 << 40) + 1, (1 << 63) - 4, (1 << 64) - 1):
+        await tree.write(node, offset, b"ls", ALICE)
+        size = (await tree.getattr(node, ALICE)).size
+        assert 0 < size < 1 << 41
+        tracemalloc.start()
+        start = await tree.read(node, 0, 1000)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak_bytes < 100_000
+        assert len(start) == min(size, 1000)
+        assert start.isspace() == (1000 <= offset < 1 << 40)
+        assert (await tree.read(node, max(size - 9_999, 0), 9_999)).lstrip().startswith(b'{"ok":true')
