@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeAlias
 
 from heliosfs.control.reply import Reply
 
-GROWN_BYTES: Final = 1 << 20
+GROWN_BYTES: Final = 1 << 15
+"""Whoever takes over reads this much, 0.5 ms, before he answers anybody."""
 
 Line: TypeAlias = Mapping[str, object]
 
@@ -73,13 +74,14 @@ class Memory:
         keep(self.fd)
         os.close(old)
 
-    def lines(self) -> Iterator[dict[str, Any]]:
+    def lines(self) -> list[dict[str, Any]]:
         """All that a former process has remembered, in order. What stands behind the last whole line is dropped."""
         data = os.pread(self.fd, self._size, 0)
         whole, newline, _ = data.rpartition(b"\n")
         self._size = len(whole) + len(newline)
-        for line in whole.splitlines():
-            yield json.loads(line)
+        # At once: a call for each line takes three times as long.
+        found: list[dict[str, Any]] = json.loads(b"[%b]" % whole.replace(b"\n", b","))
+        return found
 
     def close(self) -> None:
         """Let go of it."""

@@ -101,13 +101,18 @@ class ControlTree:
         assert memory is not None
         for branch_view, name, entry in self._fs.looked_up_snapshots():
             self.commands.roots.add(branch_view, name, entry._replace(cacheable=False))
-        for line in memory.lines():
+        lines = memory.lines()
+        views = {ViewNo(line.get("view", 0)) for line in lines}
+        branches = {view: self._fs.branch(view) for view in views if self._fs.is_branch(view)}
+        # A number is used once. Most tickets are gone: what they would show is not made again.
+        gone = {line["forgotten"] for line in lines if "forgotten" in line}
+        for line in lines:
             view = ViewNo(line.get("view", 0))
-            branch = self._fs.branch(view) if self._fs.is_branch(view) else None
+            branch = branches.get(view)
             if "reply" in line:
                 if branch is not None:
                     self._recall_reply(line, view)
-            else:
+            elif line.get("ticket") not in gone:
                 self._tickets.recall(line, branch, partial(self._ticket_again, branch))
 
     def known_tickets(self) -> list[NodeId]:

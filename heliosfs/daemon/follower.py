@@ -21,6 +21,7 @@ from typing import Any, Final
 from heliosfs.core.errors import Damaged
 from heliosfs.daemon import words
 from heliosfs.daemon.options import MountOptions
+from heliosfs.daemon.staff import hurry
 from heliosfs.filesystem import StoreOptions
 from heliosfs.filesystem.following import Following
 from heliosfs.storage.layout import StoreLayout
@@ -82,7 +83,7 @@ class Follower:
 
     def __init__(self, line: socket.socket, order: Mapping[str, Any], fds: list[int]) -> None:
         """Begin to follow, as ordered; `fds` has that of the store's note, if there is one."""
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+        _be_modest()
         options = MountOptions.from_json(order["options"])
         memory = StoreOptions().memory if options.memory_bytes is None else options.memory_bytes
         self.line = line
@@ -123,12 +124,18 @@ class Follower:
             if not heard:
                 return None
             message, fds = heard[0]
-            if message["do"] == "serve":
-                self._watch.close()
-                os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
-                return message, fds
-            if message["do"] == "twin" and self._fork(fds[0]):
-                level, quiet = False, 0
+            hurry(0)
+            if message["do"] == "twin":
+                if self._fork(fds[0]):
+                    level, quiet = False, 0
+                    continue
+                # The order to serve is next, and everybody waits for it: recovery replays what came last.
+                called = words.hear(self.line)
+                if called is None:
+                    return None
+                message, fds = called
+            self._watch.close()
+            return message, fds
 
     def _due_now(self, level: bool) -> bool:
         """Whether to replay. It takes a third of what the work itself did, of the same cores: while records come it
@@ -190,12 +197,18 @@ class Follower:
         if self.twin:
             os.close(line)
             return False
+        _be_modest()
         self.line.close()
         self.line = socket.socket(fileno=line)
         self._watch.close()
         self._watch = LogWatch(self._directory)
         born(self.line)
         return True
+
+
+def _be_modest() -> None:
+    """Whoever serves, and its clients, go first."""
+    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def born(line: socket.socket) -> None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from heliosfs.daemon import words
-from heliosfs.daemon.staff import Kept, Standby, Worker
+from heliosfs.daemon.staff import Kept, Standby, Worker, hurry
 
 _RETRY_S: Final = 2.0
 _TRIES: Final = 5
@@ -130,6 +130,9 @@ class Followers:
             self._dismiss(self.level)
         self.level = self.coming = None
         self._wanted = False
+        if one.pid:
+            # Everybody waits for it now. It does so itself, too, but has to wake up for that.
+            hurry(one.pid)
         ours, theirs = words.pair()
         with theirs:
             words.say(one.line, {"do": "twin"}, [theirs.fileno()])

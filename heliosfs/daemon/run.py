@@ -31,6 +31,7 @@ from heliosfs.daemon.options import DEFAULT_TRANSPORT, MountOptions
 from heliosfs.daemon.readiness import Announcer
 from heliosfs.daemon.rpc import Progress, Request, Server, Verb, listening, success
 from heliosfs.daemon.sdnotify import ServiceManager
+from heliosfs.daemon.staff import calm
 from heliosfs.daemon.takeover import Supervised, note_of
 from heliosfs.daemon.transfers import transfer_verbs
 from heliosfs.daemon.upkeep import keep_up
@@ -133,6 +134,7 @@ async def _serve(
             announcer.ready()
             if keeper.followed is not None:
                 await trio.sleep(_WORK_S)
+                calm()
                 fs.start_work()
 
 

@@ -94,6 +94,31 @@ class Worker:
         return result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
 
 
+def hurry(pid: int, *, alone: bool = False) -> None:
+    """Have a process (0: this one) go before all others, until it says otherwise itself.
+
+    Where the system does not let us, it is one among others. Niceness would not do: it counts within a session
+    alone.
+
+    Args:
+        alone: What it starts does not hurry; else its threads do, for one that has the interpreter's lock and no
+            processor would keep it waiting.
+    """
+    policy = os.SCHED_RR | (os.SCHED_RESET_ON_FORK if alone else 0)
+    with contextlib.suppress(ProcessLookupError):
+        try:
+            os.sched_setscheduler(pid, policy, os.sched_param(1))
+        except PermissionError:
+            os.sched_setscheduler(pid, os.SCHED_OTHER, os.sched_param(0))
+
+
+def calm() -> None:
+    """Let this process be one among others again, with all of its threads."""
+    for thread in os.listdir("/proc/self/task"):
+        with contextlib.suppress(ProcessLookupError):
+            os.sched_setscheduler(int(thread), os.SCHED_OTHER, os.sched_param(0))
+
+
 def wait_for_all(patience_s: float) -> None:
     """Return when no child is left, those of dead children included: then nobody touches the store any more."""
     until = time.monotonic() + patience_s

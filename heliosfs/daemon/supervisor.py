@@ -29,7 +29,7 @@ from heliosfs.daemon import words
 from heliosfs.daemon.followers import Followers
 from heliosfs.daemon.refusing import refuse_all
 from heliosfs.daemon.sdnotify import ServiceManager
-from heliosfs.daemon.staff import Kept, Standby, Worker, reap, wait_for_all
+from heliosfs.daemon.staff import Kept, Standby, Worker, hurry, reap, wait_for_all
 
 PATIENCE_S: Final = 30.0
 """A worker that serves says every second that it is alive; a big restore may hold its loop for some of them."""
@@ -93,6 +93,8 @@ class Supervisor:
     def run(self) -> int:
         """Serve until the mount has ended. The exit code."""
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        # A death is to be seen at once; all the rest of the time this sleeps.
+        hurry(0, alone=True)
         wake, pipe = self._watch_signals()
         self._poll.register(wake, select.POLLIN)
         try:

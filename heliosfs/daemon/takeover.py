@@ -30,8 +30,6 @@ from heliosfs.transport.keeping import MOUNT, Found, Keeper, NobodyKeeps
 _log = logging.getLogger("heliosfs.daemon")
 
 BEAT_S: Final = 1.0
-HURRY: Final = -10
-"""The niceness of a process that takes over, where it is root's."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -72,7 +70,6 @@ class Supervised:
         self.handing_over = False
         self.followed: Following | None = None
         self._twin = 0
-        self._niceness: int | None = None
 
     def begin(self) -> Order | None:
         """Say who we are, and take the order to serve; until it comes, follow. None: it will never come."""
@@ -98,7 +95,6 @@ class Supervised:
         gc.disable()
         follower = Follower(self._line, order, fds)
         heard = follower.run()
-        self._hurry()
         # Its own, where this is a twin.
         self._line = follower.line
         self.followed, self._twin = follower.following, follower.twin
@@ -106,12 +102,6 @@ class Supervised:
         gc.freeze()
         gc.enable()
         return heard
-
-    def _hurry(self) -> None:
-        """Until we serve, everybody waits for us. Where we may, we go first."""
-        self._niceness = os.getpriority(os.PRIO_PROCESS, 0)
-        with contextlib.suppress(PermissionError):
-            os.setpriority(os.PRIO_PROCESS, 0, HURRY)
 
     @property
     def pid(self) -> int:
@@ -156,8 +146,6 @@ class Supervised:
     def ready(self) -> None:
         """It serves."""
         self.serving = True
-        if self._niceness is not None:
-            os.setpriority(os.PRIO_PROCESS, 0, self._niceness)
         self._say({"say": "serving"})
 
     def failed(self, error: DaemonError) -> None:

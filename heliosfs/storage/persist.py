@@ -370,7 +370,7 @@ class Persister:
                 orphans[branch_cut.branch.id] = await self._root(radix.build(pairs), writer)
         writer.flush()
         await self._pool.sync(drops)
-        await self._commit.wait_durable(cut.position, patient=True)
+        await self._commit.wait_durable(cut.position)
         batch = refstore.commit_batch(cut, roots, orphans)
         for each in lost:
             refstore.put_lost(batch, each.id, each.length, each.source, each.reason)

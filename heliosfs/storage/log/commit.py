@@ -37,8 +37,7 @@ class GroupCommit:
         """Without `kernel` every sync is done in a thread.
 
         Args:
-            later: Makes it when somebody waits first. The end of a process that has one takes 30 ms longer, for so
-                long the next one waits.
+            later: Makes it when somebody waits first, so that nobody who waits for the store to open waits for it.
         """
         self._log = log
         self._kernel = kernel
@@ -58,18 +57,15 @@ class GroupCommit:
         if self._kernel is not None:
             self._kernel.unwatch(fd)
 
-    async def wait_durable(self, lsn: Lsn, *, patient: bool = False) -> None:
+    async def wait_durable(self, lsn: Lsn) -> None:
         """Return when what ended at `lsn` (<= the log's end) survives power loss.
-
-        Args:
-            patient: No request waits for it.
 
         Raises:
             OSError: It cannot be made so: the error of the sync, or EROFS for those who come after it.
 
         However many wait: one sync that runs and one for all who came meanwhile.
         """
-        if self._later is not None and not patient:
+        if self._later is not None:
             self._kernel, self._later = self._later(), None
             if self._kernel is not None:
                 for fd in self._watched:
@@ -115,7 +111,7 @@ class GroupCommit:
             if self._log.durable_lsn < self._log.end:
                 # Whoever waits for durability is told; and what passes, such as EMFILE, is tried again.
                 with contextlib.suppress(OSError):
-                    await self.wait_durable(self._log.end, patient=True)
+                    await self.wait_durable(self._log.end)
 
     def close(self) -> None:
         """Give back what the kernel keeps for it. Nobody may be waiting."""

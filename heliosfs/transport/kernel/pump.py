@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import mmap
 import os
 import types
 from collections.abc import Callable, Coroutine, Generator, Sequence
@@ -137,7 +138,7 @@ class Pump:
         self._followers: list[trio.lowlevel.Task] = []
         self._tasks = 0
         self._ended = False
-        self._buffers: list[bytearray] = []
+        self._buffers: list[mmap.mmap] = []
         self.requests = 0
 
     async def run(self) -> None:
@@ -198,7 +199,8 @@ class Pump:
         fd, handlers, trace, asked = self._fd, self._handlers, self._trace, self._asked
         asker, connection, unanswered = self._asker, self._connection, self._unanswered
         promises, drained, glance = self._promises, self._drained, self._poller.glance
-        buffer = self._buffers.pop() if self._buffers else bytearray(REQUEST_MAX)
+        # Not a bytearray: that writes to each of its pages, 1.5 ms of the first answer after a takeover.
+        buffer = self._buffers.pop() if self._buffers else mmap.mmap(-1, REQUEST_MAX, mmap.MAP_PRIVATE)
         buffers = [buffer]
         view = memoryview(buffer)
         unpack, pack, readv, write = IN_HEADER.unpack_from, OUT_HEADER.pack, os.readv, os.write

@@ -77,8 +77,8 @@ async def test_the_loop_sleeps_through_quick_ones_and_not_through_requests(
     with (tmp_path / "file").open("wb", buffering=0) as file:
         kernel.watch(requests)
         try:
-            kernel._nap = FakeNap([[(kernel._done, 1)], [(requests, 1)]])  # type: ignore[assignment]
-            kernel._through = iter([True, False, True]).__next__  # type: ignore[method-assign]
+            kernel._nap = FakeNap([[(kernel._ring.fd, 1)], [(requests, 1)]])  # type: ignore[assignment]
+            kernel._through = iter([True, True]).__next__  # type: ignore[method-assign]
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(another)
                 assert await kernel.fdatasync(file.fileno())
@@ -94,7 +94,7 @@ async def test_the_loop_sleeps_through_quick_ones_and_not_through_requests(
     # What had ended while it was not looked at is not taken for the end of a later one.
     with (tmp_path / "file").open("wb", buffering=0) as file:
         assert await kernel.fdatasync(file.fileno())
-        assert kernel._event.data == kernel._control.data
+        assert kernel._ring.result() is None
 
 
 class FakeNap:
@@ -143,14 +143,67 @@ async def test_whoever_polls_sees_that_somebody_is_at_work(kernel: KernelSync, t
     assert threads.borrowed_tokens == 0
 
 
-async def test_what_cannot_be_asked_for_is_left_undone(kernel: KernelSync) -> None:
+async def test_what_cannot_be_synced_is_the_error_of_fdatasync(kernel: KernelSync) -> None:
     readable, writable = os.pipe()
     os.close(writable)
     try:
-        assert not await kernel.fdatasync(readable)
+        with pytest.raises(OSError, match=os.strerror(errno.EINVAL)):
+            await kernel.fdatasync(readable)
     finally:
         os.close(readable)
     assert not await kernel.fdatasync(readable)
+
+
+async def test_what_the_kernel_does_not_take_is_left_undone(kernel: KernelSync, tmp_path: Path) -> None:
+    with (tmp_path / "file").open("wb", buffering=0) as file:
+        call, kernel._ring._call = kernel._ring._call, lambda *_: -1
+        assert not await kernel.fdatasync(file.fileno())
+        kernel._ring._call = call
+        # Nothing of it is left for the kernel to find.
+        for _ in range(20):
+            assert await kernel.fdatasync(file.fileno())
+    assert kernel._ring.result() is None
+
+
+async def test_what_the_kernel_has_no_worker_for_is_left_undone(kernel: KernelSync, tmp_path: Path) -> None:
+    result = kernel._ring.result
+
+    def cancelled() -> tuple[int, int] | None:
+        found = result()
+        return None if found is None else (found[0], -errno.ECANCELED)
+
+    kernel._ring.result = cancelled  # type: ignore[method-assign]
+    with (tmp_path / "file").open("wb", buffering=0) as file:
+        assert not await kernel.fdatasync(file.fileno())
+
+
+async def test_an_error_of_the_disk_is_raised(kernel: KernelSync, tmp_path: Path) -> None:
+    result = kernel._ring.result
+
+    def failed() -> tuple[int, int] | None:
+        found = result()
+        return None if found is None else (found[0], -errno.EIO)
+
+    kernel._ring.result = failed  # type: ignore[method-assign]
+    with (
+        (tmp_path / "file").open("wb", buffering=0) as file,
+        pytest.raises(OSError, match=os.strerror(errno.EIO)),
+    ):
+        await kernel.fdatasync(file.fileno())
+
+
+async def test_a_file_may_be_closed_while_it_is_synced(kernel: KernelSync, tmp_path: Path) -> None:
+    descriptors = os.listdir("/proc/self/fd")
+    # Not at once: a worker of the kernel finds the descriptor when it comes to it.
+    for _ in range(50):
+        file = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+        os.write(file, bytes(100_000))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(kernel.fdatasync, file)
+            await trio.testing.wait_all_tasks_blocked()
+            os.close(file)
+    assert kernel.waits == 50
+    assert os.listdir("/proc/self/fd") == descriptors
 
 
 def test_closed_twice() -> None:
