@@ -173,6 +173,9 @@ def parse(groups: Iterable[str], *, sloppy: bool = False) -> MountOptions:
     transport = options.transport or DEFAULT_TRANSPORT
     if options.cache == "shared" and transport != "kernel":
         raise _refuse("option cache=shared: not on this transport", "add transport=kernel, or leave it out")
+    if taken.get("supervised") and not options.outlives_its_process:
+        why = "cache=shared" if options.cache == "shared" else "this transport"
+        raise _refuse(f"option supervised=yes: not with {why}", "leave it out: a death then ends the mount")
     if options.trusted and transport != "kernel":
         raise _refuse("option permissions=trusted: not on this transport", "add transport=kernel, or leave it out")
     if options.trusted and "allow_other" in flags and os.geteuid():

@@ -100,7 +100,7 @@ class Follower:
         self._watch = LogWatch(self._directory)
 
     def run(self) -> tuple[dict[str, Any], list[int]] | None:
-        """Follow until told to serve: the order, and its descriptors. None: it will not come."""
+        """Follow until told to serve: the first words of that, and their descriptors. None: it will not come."""
         quiet = 0
         level = False
         done = 0

@@ -7,19 +7,26 @@ whatever touches a FUSE mount does so in a thread that is given up. Must not kno
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import json
 import os
 import select
+import socket
 import threading
+import time
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
+from heliosfs.daemon.address import socket_address
 from heliosfs.daemon.errors import CONFLICT, FAILED, NO_FUSE, DaemonError
 from heliosfs.transport.mounts import FILESYSTEM_TYPE, Mount, mount_at, mounts, unmount_once
 
 _ANSWER_S: Final = 5.0
 _STALE_DEPTH: Final = 16
+_MOMENT_S: Final = 1.0
 
 
 def prepare(mountpoint: Path, *, nonempty: bool = False) -> Path:
@@ -86,17 +93,28 @@ def unmount(mountpoint: Path, *, lazy: bool = False, timeout_s: float = 60.0) ->
     mount = mount_at(path)
     if mount is None:
         raise DaemonError(FAILED, f"{path}: nothing of heliosfs is mounted there")
-    process = _daemon_of(Path(os.fsdecode(store_of(mount))))
+    processes = [] if lazy else _processes_of(Path(os.fsdecode(store_of(mount))))
     try:
-        trouble = unmount_once(path, lazy=lazy)
+        trouble = _unmount(path, mount, lazy)
         if trouble is not None:
             raise DaemonError(CONFLICT if "busy" in trouble else FAILED, _unmount_refusal(path, trouble))
-        if process is not None and not lazy and not _others(mount) and not _wait_gone(process, timeout_s):
+        if processes and not _others(mount) and not _wait_gone(processes, timeout_s):
             waited = f"{timeout_s:.0f} s"
             raise DaemonError(FAILED, f"{path} is unmounted, but its daemon still writes after {waited}")
     finally:
-        if process is not None:
+        for process in processes:
             os.close(process)
+
+
+def _unmount(path: Path, mount: Mount, lazy: bool) -> str | None:
+    """Unmount. What is in use by nobody to be seen is tried again for a second: whoever looks at all mounts, or at
+    all processes, holds each for a moment. The reason, if it was refused."""
+    until = time.monotonic() + _MOMENT_S
+    while True:
+        trouble = unmount_once(path, lazy=lazy)
+        if trouble is None or "busy" not in trouble or time.monotonic() > until or holders(path, mount):
+            return trouble
+        time.sleep(_MOMENT_S / 20)
 
 
 def holders(mountpoint: Path, mount: Mount) -> list[str]:
@@ -173,15 +191,31 @@ def _others(mount: Mount) -> bool:
     return any(other.fstype == FILESYSTEM_TYPE and other.source == mount.source for other in mounts())
 
 
-def _daemon_of(store: Path) -> int | None:
-    """A pidfd of the process that has the store open, or None if that can't be found out."""
-    try:
-        return os.pidfd_open(int((store / "lock").read_text().split()[0]))
-    except (OSError, ValueError, IndexError):
-        return None
+def _processes_of(store: Path) -> list[int]:
+    """Pidfds of who has the store open and of who supervises that process, as far as they can be found."""
+    found: list[int] = []
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        found.append(os.pidfd_open(int((store / "lock").read_text().split()[0])))
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        found.append(os.pidfd_open(int(_ping(store)["pid"])))
+    return found
 
 
-def _wait_gone(process: int, timeout_s: float) -> bool:
-    poll = select.poll()
-    poll.register(process, select.POLLIN)
-    return bool(poll.poll(timeout_s * 1000))
+def _ping(store: Path) -> dict[str, Any]:
+    """What the daemon says of itself, in 5 s. Raises OSError, ValueError: there is none, or it does not answer."""
+    with socket_address(store) as address, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(_ANSWER_S)
+        connection.connect(address)
+        connection.sendall(json.dumps({"argv": ["ping"], "branch": None, "cwd_path": None}).encode() + b"\n")
+        with connection.makefile("rb") as lines:
+            return dict(json.loads(lines.readline()))
+
+
+def _wait_gone(processes: Iterable[int], timeout_s: float) -> bool:
+    until = time.monotonic() + timeout_s
+    for process in processes:
+        poll = select.poll()
+        poll.register(process, select.POLLIN)
+        if not poll.poll(1000 * max(0.0, until - time.monotonic())):
+            return False
+    return True

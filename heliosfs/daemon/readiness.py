@@ -1,7 +1,4 @@
-"""One line over a pipe, from the daemon to the command that waits for it: mounted, or why not.
-
-Format: a JSON object, {"ok": true} or {"ok": false, "exit": int, "error": str}, then end of file.
-"""
+"""Who waits until a mount is live, and who tells him where nobody supervises. The format is in herald.py."""
 
 from __future__ import annotations
 
@@ -12,39 +9,19 @@ import time
 from typing import Final
 
 from heliosfs.daemon.errors import FAILED, DaemonError
+from heliosfs.daemon.herald import Herald
 
 _LINE_MAX: Final = 65536
 
 
-class Announcer:
-    """The daemon's end. Speaks once; later words are lost on purpose."""
+class Announcer(Herald):
+    """The end of a daemon without a supervisor."""
 
-    __slots__ = ("_descriptor",)
-
-    def __init__(self, descriptor: int | None) -> None:
-        """None: nobody waits."""
-        self._descriptor = descriptor
-        if descriptor is not None:
-            os.set_inheritable(descriptor, False)
-
-    def ready(self) -> None:
-        """The mount is live."""
-        self._say({"ok": True})
+    __slots__ = ()
 
     def failed(self, error: DaemonError) -> None:
-        """It won't be."""
-        self._say({"ok": False, "exit": error.exit_code, "error": error.message})
-
-    def _say(self, words: dict[str, object]) -> None:
-        descriptor, self._descriptor = self._descriptor, None
-        if descriptor is None:
-            return
-        try:
-            os.write(descriptor, json.dumps(words).encode() + b"\n")
-        except BrokenPipeError:
-            pass
-        finally:
-            os.close(descriptor)
+        """The mount won't be live."""
+        self.refuse(error.exit_code, error.message)
 
 
 def wait_ready(descriptor: int, timeout_s: float) -> bool:

@@ -167,7 +167,10 @@ async def _say_alive(manager: ServiceManager) -> None:
 
 async def _hand_over(supervised: Supervised, fs: Filesystem, mounted: MountTable) -> None:
     """Let another process go on when asked to; with a cut while we still serve, so that it has little to replay."""
-    await supervised.wait_hand_over()
+    if not await supervised.wait_hand_over():
+        _log.error("the supervisor died before it could say that the mount is live: unmounting")
+        mounted.stop()
+        return
     await fs.wait_persisted()
     supervised.handing_over = True
     mounted.hand_over()
@@ -219,6 +222,7 @@ def daemon_verbs(fs: Filesystem, mounted: MountTable, keeper: Supervised | Nobod
             "mountpoint": at[0] if at else None,
             "mountpoints": at,
             "transport": mounted.transport,
+            "supervised": isinstance(keeper, Supervised) and not keeper.alone,
         }
 
     async def ping(request: Request, progress: Progress) -> Mapping[str, object]:

@@ -45,18 +45,20 @@ class ServiceManager:
         """All is well, by the monotonic clock's `now`; said a few times in its patience."""
         if self._every_s and now - self._last >= self._every_s:
             self._last = now
-            self._send("WATCHDOG=1")
+            self._send("WATCHDOG=1", 0)
 
     @property
     def every_s(self) -> float:
         """How often to say that we are alive; 0: never."""
         return self._every_s
 
-    def _send(self, text: str) -> None:
+    def _send(self, text: str, patience_s: float = 1.0) -> None:
+        """Say it, or not: a manager that does not listen must not keep a worker's death from being seen."""
         if not self._address:
             return
         address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as line:
+            line.settimeout(patience_s)
             try:
                 line.connect(address)
                 line.send(text.encode())

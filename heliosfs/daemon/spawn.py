@@ -75,14 +75,15 @@ def _launch(
         close_fds=True,
         pass_fds=(ready,),
         start_new_session=True,
-        env={**os.environ, "PYTHONPATH": _python_path()},
+        env={**os.environ, "PYTHONPATH": python_path()},
     )
 
 
-def _python_path() -> str:
-    """So that the daemon runs this very code, installed or not."""
+def python_path() -> str:
+    """PYTHONPATH of a daemon's process, so that it runs this very code, installed or not."""
     ours = str(Path(next(iter(heliosfs.__path__))).parent)
-    return os.pathsep.join([ours, *filter(None, [os.environ.get("PYTHONPATH")])])
+    others = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    return os.pathsep.join([ours, *(path for path in others if path not in ("", ours))])
 
 
 def _last_words(process: subprocess.Popen[bytes], said: IO[bytes]) -> str:

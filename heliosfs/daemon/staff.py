@@ -6,14 +6,20 @@ Imports the standard library alone.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import select
 import signal
 import socket
+import struct
 import subprocess
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
+
+_PIDFD_INFO: Final = struct.Struct("=Q52xi")
+_PIDFD_GET_INFO: Final = 0xC040FF0B
+_PIDFD_INFO_EXIT: Final = 8
 
 
 @dataclass(slots=True)
@@ -85,7 +91,7 @@ class Worker:
         try:
             result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
         except ChildProcessError:
-            return None
+            return status_of_stranger(self.pid, self.pidfd)
         finally:
             os.close(self.pidfd)
             self.pidfd = -1
@@ -117,6 +123,27 @@ def calm() -> None:
     for thread in os.listdir("/proc/self/task"):
         with contextlib.suppress(ProcessLookupError):
             os.sched_setscheduler(int(thread), os.SCHED_OTHER, os.sched_param(0))
+
+
+def status_of_stranger(pid: int, pidfd: int) -> int | None:
+    """The status of a process that has ended and is not our child, as subprocess has it; None: unknown.
+
+    From /proc until its parent has reaped it, from the kernel (6.15 or newer) afterwards. Source: proc_pid_stat(5),
+    include/uapi/linux/pidfd.h.
+    """
+    fields: list[bytes] = []
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/stat", "rb") as stat:
+        fields = stat.read().rpartition(b")")[2].split()
+    asked = bytearray(_PIDFD_INFO.pack(_PIDFD_INFO_EXIT, 0))
+    try:
+        fcntl.ioctl(pidfd, _PIDFD_GET_INFO, asked)
+    except OSError:
+        return None
+    mask, status = _PIDFD_INFO.unpack(asked)
+    if mask & _PIDFD_INFO_EXIT:
+        return os.waitstatus_to_exitcode(status)
+    # It was there just now, so nobody else had its number before.
+    return os.waitstatus_to_exitcode(int(fields[-1])) if fields[:1] == [b"Z"] else None
 
 
 def wait_for_all(patience_s: float) -> None:

@@ -18,6 +18,7 @@ import json
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -27,6 +28,7 @@ from typing import Any, Final
 
 from heliosfs.daemon import words
 from heliosfs.daemon.followers import Followers
+from heliosfs.daemon.herald import Herald
 from heliosfs.daemon.refusing import refuse_all
 from heliosfs.daemon.sdnotify import ServiceManager
 from heliosfs.daemon.staff import Kept, Standby, Worker, hurry, reap, wait_for_all
@@ -45,6 +47,8 @@ HOPELESS: Final = 9
 _DELAYS_S: Final = (0.0, 0.0, 0.0, 0.1, 0.5, 2.0, 5.0)
 _STANDBY: Final = (sys.executable, "-P", "-m", "heliosfs.daemon.standby")
 _STANDBY_TRIES: Final = 5
+_KEPT_AT_ONCE: Final = 20
+"""A name and what goes with it have up to 6 KiB, paths included."""
 _PR_SET_CHILD_SUBREAPER: Final = 36
 
 
@@ -53,6 +57,7 @@ class Supervisor:
     """One store's.
 
     Attributes:
+        herald: To whoever waits for the mount.
         kept: By name.
         follow: Whether somebody is to follow what the worker does, so that he can go on at once.
         restarts: Workers that died.
@@ -62,7 +67,7 @@ class Supervisor:
     store: str
     mountpoint: str
     options: str
-    ready_fd: int | None = None
+    herald: Herald = field(default_factory=lambda: Herald(None))
     foreground: bool = False
     patience_s: float = PATIENCE_S
     command: Sequence[str] = _STANDBY
@@ -79,6 +84,7 @@ class Supervisor:
     _due: float | None = 0.0
     _standby_deaths: int = 0
     _signals: list[int] = field(default_factory=list)
+    _asked: int = 0
     _mounted: bool = False
     _refused: int = 1
     _poll: select.poll = field(default_factory=select.poll)
@@ -87,6 +93,14 @@ class Supervisor:
     def __post_init__(self) -> None:
         order = {"store": self.store, "options": self.options}
         self._followers = Followers(self._poll, order, self.kept, self._say)
+
+    def adopt(self, line: socket.socket) -> None:
+        """Go on for a supervisor that is dead: its worker has started us, and says what is to be kept."""
+        line.setblocking(False)
+        self._poll.register(line, select.POLLIN)
+        self.worker = Worker(line, time.monotonic())
+        self._due = None
+        self._mounted = True
 
     # --- the loop ------------------------------------------------------------------------------------
 
@@ -103,7 +117,6 @@ class Supervisor:
                 ready = {fd for fd, _ in self._poll.poll(self._patience_ms())}
                 if wake in ready:
                     os.read(wake, 4096)
-                self._forward_signals()
                 for standby in (self.standby, self.successor):
                     if standby is not None and standby.line.fileno() in ready:
                         self._listen_standby(standby)
@@ -113,6 +126,8 @@ class Supervisor:
                     self._listen(worker)
                 if self.worker is worker and worker is not None and (worker.pidfd in ready or worker.unborn):
                     self._gone(worker)
+                if self.exit_code is None:
+                    self._forward_signals()
         finally:
             self._end_all()
             os.close(wake)
@@ -134,13 +149,26 @@ class Supervisor:
         return 1000 * min(1.0, self.patience_s / 4, self.manager.every_s or 1.0)
 
     def _forward_signals(self) -> None:
-        """The worker ends the mount; a second one makes it hurry."""
+        """The worker ends the mount; a second one makes it hurry. Who can't do that yet is told when he can."""
         while self._signals:
-            number = self._signals.pop(0)
-            if self.worker is None or self.worker.pidfd < 0:
-                self.exit_code = 1
-            else:
-                self.worker.signal(number)
+            worker = self.worker
+            if worker is None and not self._mounted:
+                self._asked = self._signals.pop(0)
+                self._end_unmounted()
+                return
+            if worker is None or worker.pidfd < 0:
+                return
+            if self._mounted and not worker.serving and len(self._signals) == 1:
+                # In a takeover it would just die of it, and the mount go on.
+                return
+            self._asked = self._signals.pop(0)
+            worker.signal(self._asked)
+
+    def _end_unmounted(self) -> None:
+        """Nothing was mounted, and nothing will be: we were told to end."""
+        name = signal.Signals(self._asked).name
+        self._refuse({"exit": 1, "error": f"ended by {name} before the mount was live"})
+        self.exit_code = 0
 
     def _tend(self) -> None:
         """What is due by the clock."""
@@ -152,7 +180,7 @@ class Supervisor:
             self.standby = self._start()
         worker = self.worker
         if worker is None:
-            if self._due is not None and now >= self._due:
+            if self._due is not None and (now >= self._due or self._signals):
                 self._promote()
         elif worker.serving:
             if now - worker.heard > self.patience_s:
@@ -230,15 +258,36 @@ class Supervisor:
             "mountpoint": self.mountpoint,
             "options": self.options,
             "foreground": self.foreground,
-            "kept": [[name, kept.more] for name, kept in self.kept.items()],
             "again": self._mounted,
             "restarts": self.restarts,
             "refuse_resent": self.failures >= SUSPICIOUS,
             "read_only": self.failures >= READ_ONLY,
         }
-        words.say(worker.line, order, [kept.fd for kept in self.kept.values()])
         worker.heard = time.monotonic()
         self.worker = worker
+        if not self._entrust(worker, order):
+            self._say("the next worker does not take what is kept")
+            self._kill(worker)
+            if worker.pidfd < 0:
+                self._poll.unregister(worker.line)
+                worker.line.close()
+
+    def _entrust(self, worker: Worker, order: dict[str, object]) -> bool:
+        """Give a worker what is kept, in as many messages as it needs, and its order last. Whether it takes it."""
+        left = list(self.kept.items())
+        worker.line.settimeout(END_S)
+        try:
+            while True:
+                some, left = left[:_KEPT_AT_ONCE], left[_KEPT_AT_ONCE:]
+                message: dict[str, object] = {"do": "kept"} if left else order
+                message["kept"] = [[name, kept.more] for name, kept in some]
+                words.say(worker.line, message, [kept.fd for _, kept in some])
+                if not left:
+                    return True
+        except TimeoutError:
+            return False
+        finally:
+            worker.line.setblocking(False)
 
     def _made(self) -> Worker | None:
         """A new process to serve."""
@@ -306,7 +355,9 @@ class Supervisor:
             self._listen(worker)
         status = worker.forget(self._poll)
         self.worker = None
-        if not self._mounted:
+        if not self._mounted and self._asked:
+            self._end_unmounted()
+        elif not self._mounted:
             self._announce_death(status)
             self.exit_code = self._refused
         elif worker.ended == "ended":
@@ -331,6 +382,10 @@ class Supervisor:
             # It may be the state of the store that does this; who followed has the same in memory.
             self._followers.end()
         self._say(f"worker {worker.pid} died (status {status}, {self.failures} in a row)")
+        if self._asked:
+            # It was to end the mount, and has not: the next one is.
+            self._signals.insert(0, self._asked)
+            self._asked = 0
         if self.failures >= HOPELESS:
             self._give_up()
             self.exit_code = 1
@@ -392,29 +447,18 @@ class Supervisor:
         self.manager.ready(f"{self.mountpoint}, worker {worker.pid}")
         if not self._mounted:
             self._mounted = True
-            self._announce({"ok": True})
+            # From now on it may outlive us.
+            words.say(worker.line, {"do": "known"})
+            self.herald.ready()
             self._log_to_store()
 
     def _refuse(self, message: dict[str, Any]) -> None:
         self._refused = int(message["exit"])
-        self._announce({"ok": False, "exit": message["exit"], "error": message["error"]})
-
-    def _announce(self, message: dict[str, object]) -> None:
-        fd, self.ready_fd = self.ready_fd, None
-        if fd is None:
-            return
-        try:
-            os.write(fd, json.dumps(message).encode() + b"\n")
-        except BrokenPipeError:
-            pass
-        os.close(fd)
+        self.herald.refuse(self._refused, message["error"])
 
     def _announce_death(self, status: int | None) -> None:
-        """The pipe closed without a word means that: who waits reads our standard error."""
-        if self.ready_fd is not None:
+        if self.herald.leave():
             self._say(f"the daemon died (status {status})")
-            os.close(self.ready_fd)
-            self.ready_fd = None
 
     def _log_to_store(self) -> None:
         """Whoever started us has what he needed of our standard error."""
@@ -438,18 +482,22 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--ready-fd", type=int, default=None)
     parser.add_argument("--options", default="{}")
     parser.add_argument("--foreground", action="store_true")
+    parser.add_argument("--worker-fd", type=int, default=None)
+    parser.add_argument("--restarts", type=int, default=0)
     parser.add_argument("store")
     parser.add_argument("mountpoint")
     given = parser.parse_args(arguments)
-    if given.ready_fd is not None:
-        os.set_inheritable(given.ready_fd, False)
+    herald = Herald(given.ready_fd)
     if not given.foreground:
         os.chdir("/")
     os.umask(0o077)
     patience_s = float(os.environ.get("HELIOSFS_PATIENCE_S", PATIENCE_S))
-    supervisor = Supervisor(
-        given.store, given.mountpoint, given.options, given.ready_fd, given.foreground, patience_s
-    )
+    supervisor = Supervisor(given.store, given.mountpoint, given.options, herald, given.foreground, patience_s)
+    supervisor.restarts = given.restarts
+    if given.worker_fd is not None:
+        # The one before us has died, and its lines have ended; what it has started ends by itself.
+        os.set_inheritable(given.worker_fd, False)
+        supervisor.adopt(socket.socket(fileno=given.worker_fd))
     supervisor.follow = json.loads(given.options).get("follow", True)
     return supervisor.run()
 

@@ -1,7 +1,8 @@
 """A worker's line to its supervisor: what it entrusts to it, what it is told, and that it is alive.
 
-Invariants: a message never makes the loop wait; without a supervisor any more the worker serves on. Must not know:
-what is kept.
+Invariants: a message never makes the loop wait; a worker whose supervisor is gone serves on, and starts another
+(adopting.py), which gets all that the former one had kept; a mount that nobody was told to be live does not outlive
+who started it. Must not know: what is kept.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import gc
 import logging
 import os
 import socket
+import subprocess
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +23,8 @@ import trio
 
 from heliosfs.control.remembering import Memory
 from heliosfs.daemon import words
-from heliosfs.daemon.errors import DaemonError
+from heliosfs.daemon.adopting import start_supervisor
+from heliosfs.daemon.errors import FAILED, DaemonError
 from heliosfs.daemon.follower import Follower, born
 from heliosfs.daemon.options import MountOptions
 from heliosfs.filesystem.following import Following
@@ -30,6 +34,14 @@ from heliosfs.transport.keeping import MOUNT, Found, Keeper, NobodyKeeps
 _log = logging.getLogger("heliosfs.daemon")
 
 BEAT_S: Final = 1.0
+SUPERVISORS_MAX: Final = 5
+"""In a row: where they die again and again, it is not they who are to blame."""
+_AT_ONCE: Final = 2
+"""Of these; the others are started with the next beats."""
+_STABLE_S: Final = 30.0
+"""What a supervisor has to live so that the next one is the first again."""
+_END_S: Final = 5.0
+"""For last words, and for our children's end, where no supervisor waits for it."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -59,8 +71,10 @@ class Supervised:
 
     def __init__(self, line: socket.socket) -> None:
         self._line = line
+        self._out: words.Outbox | None = None
+        self._order: Order | None = None
         self._kept: dict[str, Found] = {}
-        self._alone = False
+        self._entrusted: dict[str, Found] = {}
         self.restarts = 0
         self.serving = False
         self.supervisor_pid = 0
@@ -70,25 +84,40 @@ class Supervised:
         self.handing_over = False
         self.followed: Following | None = None
         self._twin = 0
+        # Whoever waits for the mount has been told that it is live.
+        self._known = False
+        self._caught_up = False
+        self._ending = False
+        self._asked_to_hand_over = False
+        self._waited: socket.socket | None = None
+        self._tries = 0
+        self._tried = 0.0
+        self._children: list[subprocess.Popen[bytes]] = []
 
     def begin(self) -> Order | None:
         """Say who we are, and take the order to serve; until it comes, follow. None: it will never come."""
         # Not getppid: until the process between us has ended, that is its number.
         self.supervisor_pid = words.maker_of(self._line)
         born(self._line)
-        heard = words.hear(self._line)
-        if heard is not None and heard[0]["do"] == "follow":
-            heard = self._follow(*heard)
-        if heard is None:
-            return None
-        message, fds = heard
-        kept = zip(message.pop("kept"), fds, strict=True)
-        self._kept = {name: Found(fd, more) for (name, more), fd in kept}
-        message.pop("do")
-        order = Order(**message, kept=dict(self._kept))
+        kept: dict[str, Found] = {}
+        while True:
+            heard = words.hear(self._line)
+            if heard is not None and heard[0]["do"] == "follow":
+                heard = self._follow(*heard)
+            if heard is None:
+                return None
+            message, fds = heard
+            kept |= {name: Found(fd, more) for (name, more), fd in zip(message.pop("kept"), fds, strict=True)}
+            if message.pop("do") == "serve":
+                break
+        order = self._order = Order(**message, kept=kept)
+        self._kept = dict(kept)
+        self._entrusted = {name: Found(os.dup(found.fd), found.more) for name, found in kept.items()}
         self.again, self.restarts, self.read_only = order.again, order.restarts, order.read_only
         self.refuse_resent = order.refuse_resent
+        self._known = order.again
         self._line.setblocking(False)
+        self._out = words.Outbox(self._line)
         return order
 
     def _follow(self, order: Mapping[str, Any], fds: list[int]) -> tuple[dict[str, Any], list[int]] | None:
@@ -106,7 +135,12 @@ class Supervised:
     @property
     def pid(self) -> int:
         """Of the process to send signals to: the supervisor's, while it lives."""
-        return os.getpid() if self._alone else self.supervisor_pid
+        return os.getpid() if self._out is None else self.supervisor_pid
+
+    @property
+    def alone(self) -> bool:
+        """Whether nobody supervises this process any more, nor will."""
+        return self._out is None and (self._ending or not self._known or self._tries >= SUPERVISORS_MAX)
 
     @property
     def connections(self) -> list[int]:
@@ -130,23 +164,42 @@ class Supervised:
 
     def keep(self, name: str, fd: int, more: Mapping[str, Any]) -> bool:
         """Have a copy kept."""
-        return self._say({"say": "keep", "name": name, "more": dict(more)}, fd)
+        self._forget(name)
+        self._entrusted[name] = Found(os.dup(fd), dict(more))
+        # Where there is no supervisor just now, the next one gets it.
+        return self._say({"say": "keep", "name": name, "more": dict(more)}, fd) or not self.alone
 
     def drop(self, name: str) -> None:
         """It is not needed any more; not if this is but the end of this process."""
         if not self.handing_over:
+            self._forget(name)
             self._say({"say": "drop", "name": name})
+
+    def _forget(self, name: str) -> None:
+        found = self._entrusted.pop(name, None)
+        if found is not None:
+            os.close(found.fd)
 
     def caught_up(self) -> None:
         """All that was asked of the former worker has been answered."""
+        self._caught_up = True
         self._say({"say": "caught_up"})
 
     # --- life ----------------------------------------------------------------------------------------
 
     def ready(self) -> None:
-        """It serves."""
+        """It serves.
+
+        Raises:
+            DaemonError: The supervisor has died, and so whoever waits for the mount was told that it failed.
+        """
+        if self._out is not None and self._say({"say": "serving"}):
+            self.serving = True
+            return
+        if not self._known:
+            raise DaemonError(FAILED, "the supervisor died before the mount was live")
         self.serving = True
-        self._say({"say": "serving"})
+        self._succeed()
 
     def failed(self, error: DaemonError) -> None:
         """It does not come to serve."""
@@ -155,6 +208,13 @@ class Supervised:
     def ended(self) -> None:
         """It ends in good order: the mount is gone, or the next worker goes on."""
         self._say({"say": "handed_over" if self.handing_over else "ended"})
+        self._ending = True
+        if self._out is not None:
+            self._line.settimeout(_END_S)
+            self._out.flush()
+        if self._children or self._out is None:
+            # The supervisor is not our parent: it can't wait for the children that we leave.
+            self._wait_for_twin()
 
     def stored(self) -> None:
         """A cut was made: who follows has to begin anew."""
@@ -166,49 +226,128 @@ class Supervised:
 
     async def beat(self) -> None:
         """Say that the loop turns, as long as it does."""
-        while not self._alone:
-            self._say({"say": "alive"})
-            self._reap_twin()
+        while not self.alone:
+            if self._out is None:
+                self._succeed()
+            else:
+                self._out.flush()
+                if not self._out.waiting:
+                    self._say({"say": "alive"})
+            self._reap()
             await trio.sleep(BEAT_S)
 
-    def _reap_twin(self) -> None:
-        """Who follows us is a child of ours, and may have ended: the supervisor has others follow now and then."""
+    def _reap(self) -> None:
+        """Supervisors of ours that died, and who follows us: the supervisor has others follow now and then."""
+        self._children = [child for child in self._children if child.poll() is None]
         if self._twin:
             with contextlib.suppress(ChildProcessError):
                 if not os.waitpid(self._twin, os.WNOHANG)[0]:
                     return
             self._twin = 0
 
-    async def wait_hand_over(self) -> None:
-        """Return when another worker is to go on. Never, if the supervisor is gone."""
+    def _wait_for_twin(self) -> None:
+        until = time.monotonic() + _END_S
+        self._reap()
+        while self._twin and time.monotonic() < until:
+            time.sleep(0.002)
+            self._reap()
+
+    async def wait_hand_over(self) -> bool:
+        """Return when this process is to end; never, if there is no supervisor any more.
+
+        True: another worker is to go on. False: whoever waits for the mount was told that it has failed.
+        """
+        while not self._asked_to_hand_over:
+            if self._out is None:
+                if not self._known:
+                    return False
+                # The next beat may find another one.
+                await trio.sleep(BEAT_S)
+                continue
+            line = self._waited = self._line
+            await trio.lowlevel.wait_readable(line)
+            self._waited = None
+            if line is not self._line:
+                line.close()
+            elif not self._listen():
+                self._lost()
+        return True
+
+    def _listen(self) -> bool:
+        """Hear all that was said. False: nobody is there any more."""
         while True:
-            await trio.lowlevel.wait_readable(self._line)
             try:
                 heard = words.hear(self._line)
             except BlockingIOError:
-                continue
+                return True
             if heard is None:
-                self._lost()
-                await trio.sleep_forever()
+                return False
+            if heard[0]["do"] == "known":
+                self._known = True
             elif heard[0]["do"] == "hand_over":
-                return
+                self._asked_to_hand_over = True
 
     def _say(self, message: Mapping[str, object], *fds: int) -> bool:
-        if self._alone:
+        """False: nobody is there to hear it."""
+        if self._out is None or self._ending:
             return False
-        try:
-            heard = words.say(self._line, message, fds)
-        except BlockingIOError:
-            _log.warning("the supervisor does not listen: %s", message["say"])
-            return False
-        if not heard:
-            self._lost()
-        return heard
+        if self._out.say(message, fds):
+            return True
+        self._listen()
+        self._lost()
+        return self._out is not None and self._out.say(message, fds)
+
+    # --- a supervisor that dies ----------------------------------------------------------------------
 
     def _lost(self) -> None:
-        if not self._alone:
-            self._alone = True
-            _log.warning("the supervisor is gone: this process serves on, and its death will end the mount")
+        """The supervisor is dead: have another one, now or later, or serve on alone."""
+        if self._out is None:
+            return
+        self._out.close()
+        self._out = None
+        if self.serving and self._known:
+            if time.monotonic() - self._tried > _STABLE_S:
+                self._tries = 0
+            if self._tries < _AT_ONCE:
+                self._succeed()
+
+    def _succeed(self) -> None:
+        """Start a supervisor that takes us for its worker, if there is something to keep. Takes 3 ms."""
+        order = self._order
+        assert order is not None
+        if not any(name.startswith(MOUNT) for name in self._entrusted):
+            self._tries = SUPERVISORS_MAX
+            return
+        self._tries += 1
+        self._tried = time.monotonic()
+        ours, theirs = words.pair()
+        ours.setblocking(False)
+        out = words.Outbox(ours)
+        # All of it is said before there is somebody to hear it: who comes up has it whatever becomes of us.
+        born(ours)
+        for name, found in self._entrusted.items():
+            out.say({"say": "keep", "name": name, "more": dict(found.more)}, (found.fd,))
+        out.say({"say": "serving"})
+        if self._caught_up:
+            out.say({"say": "caught_up"})
+        with theirs:
+            try:
+                started = start_supervisor(
+                    order.store, order.mountpoint, order.options, self.restarts, order.foreground, theirs.fileno()
+                )
+            except OSError as error:
+                out.close()
+                ours.close()
+                _log.error("the supervisor is gone, and no other one can be started: %s", error)
+                return
+        if self._waited is not self._line:
+            self._line.close()
+        self._line, self._out, self.supervisor_pid = ours, out, started.pid
+        # It outlives us, or we see by its line that it is gone.
+        self._children.append(started)
+        _log.warning("the supervisor was gone: process %d is the new one", started.pid)
+        if self._tries >= SUPERVISORS_MAX:
+            _log.warning("if it dies as well, this process serves on alone, and its death will end the mount")
 
 
 def note_of(keeper: Supervised | NobodyKeeps) -> StoreNote | None:

@@ -11,6 +11,7 @@ import json
 import os
 import socket
 import struct
+from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -61,3 +62,51 @@ def hear(line: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
     message = json.loads(data)
     assert isinstance(message, dict)
     return message, fds
+
+
+class Outbox:
+    """Messages for a non-blocking line, in their order: what it does not take now waits. Owns not the line."""
+
+    __slots__ = ("_line", "_waiting")
+
+    def __init__(self, line: socket.socket) -> None:
+        self._line = line
+        self._waiting: deque[tuple[Mapping[str, object], list[int]]] = deque()
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there is something that was not sent."""
+        return bool(self._waiting)
+
+    def say(self, message: Mapping[str, object], fds: Sequence[int] = ()) -> bool:
+        """Send a message with descriptors, or have it wait, with copies of them. False: nobody listens."""
+        if not self.flush():
+            return False
+        if not self._waiting:
+            try:
+                return say(self._line, message, fds)
+            except (BlockingIOError, TimeoutError):
+                pass
+        self._waiting.append((message, [os.dup(fd) for fd in fds]))
+        return True
+
+    def flush(self) -> bool:
+        """Send what has waited, as far as the line takes it. False: nobody listens."""
+        while self._waiting:
+            message, fds = self._waiting[0]
+            try:
+                if not say(self._line, message, fds):
+                    return False
+            except (BlockingIOError, TimeoutError):
+                return True
+            del self._waiting[0]
+            for fd in fds:
+                os.close(fd)
+        return True
+
+    def close(self) -> None:
+        """Forget what has waited."""
+        for _, fds in self._waiting:
+            for fd in fds:
+                os.close(fd)
+        self._waiting.clear()

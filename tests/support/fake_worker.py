@@ -11,11 +11,15 @@ DIRECTORY/orders, one JSON line each, with the content of what was kept.
     refuse N      say that it failed, exit with N
     end           serve, then end in good order
     unborn        exit before it says who it is
+    late          say who it is only when DIRECTORY/gate, a FIFO, has been opened for writing; then serve
+    deaf          as serve, but SIGTERM only makes DIRECTORY/told
+    hoard N       as serve, with N memfds more
 
 One that is to follow says that it is level, leaves twins when asked to, and takes its act when it is to serve; its
 order then has "followed": true. Their numbers are in DIRECTORY/followers. A file DIRECTORY/blind makes one end.
 
-A file DIRECTORY/stillborn makes the next process that would fork workers exit at once, DIRECTORY/replace makes a
+A FIFO DIRECTORY/gate-standby is waited for like that by a process that forks workers, before it says that it can. A
+file DIRECTORY/stillborn makes the next process that would fork workers exit at once, DIRECTORY/replace makes a
 worker ask for a new one, DIRECTORY/stored say that it has made a cut.
 """
 
@@ -52,8 +56,15 @@ def main(directory: Path, fd: int) -> int:
         return 7
     with open(directory / "standbys", "a") as file:
         file.write(f"{os.getpid()}\n")
+    pass_gate(directory / "gate-standby")
     worker = standby.forked(line)
     return 0 if worker is None else work(directory, worker)
+
+
+def pass_gate(path: Path) -> None:
+    """Wait until somebody writes to this FIFO, if it is there."""
+    if path.exists():
+        path.read_bytes()
 
 
 def take(path: Path) -> bool:
@@ -73,13 +84,28 @@ def follow(directory: Path, line: socket.socket) -> tuple[socket.socket, tuple[d
         file.write(f"{os.getpid()}\n")
     while True:
         heard = words.hear(line)
-        if heard is None or heard[0]["do"] == "serve":
+        if heard is None or heard[0]["do"] != "twin":
             return line, heard
-        assert heard[0]["do"] == "twin"
         if not os.fork():
             line.close()
             return follow(directory, socket.socket(fileno=heard[1][0]))
         os.close(heard[1][0])
+
+
+def all_of(line: socket.socket, heard: tuple[dict[str, Any], list[int]]) -> tuple[dict[str, Any], list[int]]:
+    """The order to serve with all that is kept, which may come in several messages."""
+    kept: list[object] = []
+    held: list[int] = []
+    while True:
+        message, fds = heard
+        kept += message["kept"]
+        held += fds
+        if message["do"] == "serve":
+            message["kept"] = kept
+            return message, held
+        again = words.hear(line)
+        assert again is not None
+        heard = again
 
 
 def work(directory: Path, line: socket.socket) -> int:
@@ -96,9 +122,11 @@ def work(directory: Path, line: socket.socket) -> int:
     act, _, number = next_act(directory).partition(" ")
     if act == "unborn":
         return 7
+    if act == "late":
+        pass_gate(directory / "gate")
     if not followed:
         words.say(line, {"say": "born", "pid": os.getpid()}, [os.pidfd_open(os.getpid())])
-    order, fds = heard
+    order, fds = all_of(line, heard)
     order["held"] = [os.pread(kept, 99, 0).decode() for kept in fds]
     order["pid"] = os.getpid()
     order["followed"] = followed
@@ -111,8 +139,19 @@ def work(directory: Path, line: socket.socket) -> int:
         kept = os.memfd_create("kept")
         os.write(kept, b"what the kernel knows")
         words.say(line, {"say": "keep", "name": "mount x", "more": {"connection": 5}}, [kept])
+    if act == "hoard":
+        for at in range(int(number)):
+            words.say(line, {"say": "keep", "name": f"hoard {at}", "more": {"path": "x" * 4000}}, [kept])
     ended: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, _frame: ended.append(number))
+
+    def told(number: int, _frame: object) -> None:
+        if act == "deaf":
+            (directory / "told").touch()
+        else:
+            ended.append(number)
+
+    signal.signal(signal.SIGTERM, told)
+    signal.signal(signal.SIGINT, told)
     words.say(line, {"say": "serving"})
     if act == "poison":
         return 3

@@ -246,7 +246,7 @@ class MountedStore:
         """SIGKILL to all of its processes, no warning; returns when they are gone. What is left is a dead mount."""
         pid = self.daemon()
         os.killpg(pid, signal.SIGKILL)
-        wait_until(lambda: not _alive_in_group(pid), "the daemon's end")
+        wait_until(lambda: not alive_in_group(pid), "the daemon's end")
         self._guard.say(f"drop {self.point}")
 
     def close(self) -> None:
@@ -258,7 +258,7 @@ class MountedStore:
                 shutil.rmtree(self.base, ignore_errors=True)
                 self._guard.say(f"drop {self.point}")
                 raise AssertionError(f"umount {self.point} failed: {done.stderr}{self.said()}")
-            self._guard.say(f"drop {self.point}")
+        self._guard.say(f"drop {self.point}")
         said = self.said()
         wait_until(self._removed, "everything is removed")
         assert "Traceback" not in said and "unexpected" not in said, f"the daemon's log:\n{said}"
@@ -293,8 +293,9 @@ def _is_daemon(pid: int) -> bool:
         return False
 
 
-def _alive_in_group(group: int) -> bool:
-    """Whether a process of this group is still more than a zombie."""
+def alive_in_group(group: int) -> set[int]:
+    """Processes of this group that are still more than zombies."""
+    found = set()
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
@@ -302,8 +303,8 @@ def _alive_in_group(group: int) -> bool:
             except OSError:
                 continue
             if int(pgrp) == group and state != b"Z":
-                return True
-    return False
+                found.add(int(entry.name))
+    return found
 
 
 class Mounts:

@@ -35,6 +35,7 @@ def main() -> int:
     )
     parser.add_argument("--faults", type=int, default=0, help="disks that fail for a while")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
+    parser.add_argument("--transport", choices=("kernel", "pyfuse3"), default="kernel", help="of --mounted")
     parser.add_argument("--directory", type=Path, help="where stores are made; default: in memory")
     given = parser.parse_args()
     print(f"seed {given.seed}", flush=True)
@@ -47,7 +48,7 @@ def main() -> int:
             if given.kills >= _ALL_STEPS:
                 print(f"steps that were not reached: {', '.join(kills.unreached()) or 'none'}", flush=True)
         if given.mounted:
-            _part(MountedKills(given.seed, directory), given.mounted, directory)
+            _part(MountedKills(given.seed, directory, transport=given.transport), given.mounted, directory)
         if given.cuts or given.faults:
             with mounted_lossy(directory) as lossy:
                 if given.cuts:

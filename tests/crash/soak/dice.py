@@ -9,12 +9,15 @@ from __future__ import annotations
 import os
 import random
 import stat
+from collections.abc import Collection
 from pathlib import Path as FilePath
 from typing import Any
 
 from tests.crash.soak.model import Branch, Model, Node, Operation, Path
 
 SHARED = b"shared"
+_KEEP_SIZE, _PUNCH_HOLE, _ZERO_RANGE = 1, 2, 16
+"""fallocate(2)."""
 _NAMES = (b"a", b"b", b"c", b"d", b"e", b"\xff\xfe", b"n" * 200, b"sp ace")
 _SIZE_MAX = 400_000
 
@@ -22,6 +25,8 @@ _WEIGHTS = {
     "write": 22,
     "append": 10,
     "truncate": 5,
+    "copy": 5,
+    "allocate": 4,
     "make": 16,
     "link": 4,
     "unlink": 7,
@@ -65,9 +70,18 @@ class Dice:
         write_max: Bytes of one write.
         scratch: A directory for trees to import. None: operations of programs on a mount, where imports are
             none, and where everybody keeps to himself.
+        without: Operations that there are not.
     """
 
-    def __init__(self, seed: str, client: int, model: Model, write_max: int, scratch: FilePath | None) -> None:
+    def __init__(
+        self,
+        seed: str,
+        client: int,
+        model: Model,
+        write_max: int,
+        scratch: FilePath | None,
+        without: Collection[str] = (),
+    ) -> None:
         self._dice = random.Random(seed)
         self._model = model
         self._write_max = write_max
@@ -75,7 +89,8 @@ class Dice:
         self._alone = scratch is None
         # What is there is looked at after each death: through a mount that costs ten system calls a file.
         self._files_max, self._snapshots_max, self._branches_max = (8, 3, 2) if self._alone else (16, 4, 3)
-        self._weights = {v: w for v, w in _WEIGHTS.items() if not self._alone or v not in _IN_PROCESS}
+        left_out = (*without, *(_IN_PROCESS if self._alone else ()))
+        self._weights = {v: w for v, w in _WEIGHTS.items() if v not in left_out}
         self._home = b"c%d" % client
         self._own = b"main/" + self._home
         self._number = 0
@@ -157,6 +172,7 @@ class Dice:
         if not nodes:
             return None
         wanted = {"rmdir": stat.S_IFDIR, "write": stat.S_IFREG, "append": stat.S_IFREG, "truncate": stat.S_IFREG}
+        wanted |= {"copy": stat.S_IFREG, "allocate": stat.S_IFREG}
         kind = wanted.get(verb, stat.S_IFREG if verb in ("unlink", "hold") and dice.random() < 0.8 else 0)
         fitting = [n for n in nodes if n[1].kind == kind] if kind else nodes
         if not fitting or (kind and dice.random() < 0.02):
@@ -171,6 +187,13 @@ class Dice:
             return (verb, at, path, self._bytes()) if len(node.data) < _SIZE_MAX and not node.is_dir() else None
         if verb == "truncate":
             return verb, at, path, dice.choice((0, dice.randrange(len(node.data) + 100), dice.randrange(20_000)))
+        if verb == "copy":
+            return self._into_another(at, path, node, nodes)
+        if verb == "allocate":
+            if node.kind != stat.S_IFREG:
+                return None
+            mode = dice.choice((0, _KEEP_SIZE, _PUNCH_HOLE | _KEEP_SIZE, _ZERO_RANGE))
+            return verb, at, path, mode, dice.randrange(len(node.data) + 5000), dice.randrange(1, 20_000)
         if verb == "link":
             return verb, at, path, (*self._some_directory(nodes, home), self._some_name())
         if verb == "rename":
@@ -199,6 +222,18 @@ class Dice:
                 return None
             self._held = at
         return verb, at, path
+
+    def _into_another(self, at: bytes, path: Path, node: Node, nodes: list[tuple[Path, Node]]) -> Operation | None:
+        """A range of a file into another one, both of one client."""
+        dice = self._dice
+        others = [(path, other) for path, other in nodes if other.kind == stat.S_IFREG and other is not node]
+        if node.kind != stat.S_IFREG or not node.data or not others:
+            return None
+        target, other = dice.choice(others)
+        start = dice.randrange(len(node.data))
+        length = dice.randrange(1, len(node.data) - start + 1)
+        into = dice.randrange(len(other.data) + 8192)
+        return ("copy", at, path, start, target, into, length) if into + length <= _SIZE_MAX else None
 
     def _some_directory(self, nodes: list[tuple[Path, Node]], home: Path) -> Path:
         return self._dice.choice([home, *(path for path, node in nodes if node.is_dir() and len(path) < 6)])

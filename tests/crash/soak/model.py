@@ -285,6 +285,26 @@ class Model:
         node = self._regular(branch, path)
         return lambda: node.change(node.data[:size].ljust(size, b"\0"))
 
+    def _copy(
+        self, branch: Branch, at: bytes, path: Path, start: int, target: Path, into: int, length: int
+    ) -> Change:
+        data = self._regular(branch, path).data[start : start + length]
+        return self._write(branch, at, target, into, data)
+
+    def _allocate(self, branch: Branch, at: bytes, path: Path, mode: int, offset: int, length: int) -> Change:
+        node = self._regular(branch, path)
+
+        def change() -> None:
+            data, end = node.data, offset + length
+            if not mode & 1:
+                data = data.ljust(end, b"\0")
+            if mode & ~1:
+                zeros = bytes(max(0, min(end, len(data)) - offset))
+                data = data[:offset] + zeros + data[offset + len(zeros) :]
+            node.change(data)
+
+        return change
+
     def _chmod(self, branch: Branch, at: bytes, path: Path, mode: int) -> Change:
         node = self.find(branch, path)
 

@@ -69,9 +69,10 @@ class MountedKills:
     Args:
         seed: Decides everything but the instants.
         directory: For stores and the mountpoint.
+        transport: Of the mounts.
     """
 
-    def __init__(self, seed: int, directory: Path, programs: int = 3) -> None:
+    def __init__(self, seed: int, directory: Path, programs: int = 3, transport: str = "kernel") -> None:
         self.totals = MountTotals()
         self.tail: deque[str] = deque(maxlen=80)
         self._seed = seed
@@ -79,6 +80,7 @@ class MountedKills:
         self._directory = directory
         self._point = directory / "mnt"
         self._count = programs
+        self._transport = transport
         self._pid = 0
         self._model = Model()
         self._under_way: dict[int, Operation] = {}
@@ -112,8 +114,10 @@ class MountedKills:
         StoreLayout.create(self._store).close()
         self._model = Model()
         self._under_way = {}
+        # libfuse 3.14 passes none of them on to pyfuse3.
+        without = ("copy", "allocate") if self._transport == "pyfuse3" else ()
         clients = [
-            Dice(f"{self._seed} {self.totals.stores} {n}", n, self._model, _WRITE_MAX, None)
+            Dice(f"{self._seed} {self.totals.stores} {n}", n, self._model, _WRITE_MAX, None, without)
             for n in range(1, self._count + 1)
         ]
         pids = self._start_programs()
@@ -187,7 +191,7 @@ class MountedKills:
     def _mount(self) -> int:
         """Start a daemon; the descriptor on which it says that it is ready."""
         ours, theirs = os.pipe()
-        options = MountOptions(log_bytes=64 << 20, commit_s=0.05)
+        options = MountOptions(log_bytes=64 << 20, commit_s=0.05, transport=self._transport)
         pid = os.fork()
         if pid:
             os.close(theirs)

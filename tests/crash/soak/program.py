@@ -111,6 +111,26 @@ class _Program:
         finally:
             os.close(fd)
 
+    def _copy(self, branch: bytes, path: Any, start: int, target: Any, into: int, length: int) -> None:
+        source = os.open(self._at(branch, path), os.O_RDONLY | _OPEN)
+        fd = os.open(self._at(branch, target), os.O_WRONLY | _OPEN)
+        try:
+            if os.copy_file_range(source, fd, length, start, into) != length:
+                raise OSError(errno.EIO, "a short copy")
+        finally:
+            os.close(fd)
+            os.close(source)
+
+    def _allocate(self, branch: bytes, path: Any, mode: int, offset: int, length: int) -> None:
+        import ctypes
+
+        fd = os.open(self._at(branch, path), os.O_WRONLY | _OPEN)
+        try:
+            if ctypes.CDLL(None, use_errno=True).fallocate(fd, mode, ctypes.c_long(offset), ctypes.c_long(length)):
+                raise OSError(ctypes.get_errno(), "fallocate")
+        finally:
+            os.close(fd)
+
     def _chmod(self, branch: bytes, path: Any, mode: int) -> None:
         os.chmod(self._at(branch, path), mode)
 

@@ -268,6 +268,20 @@ async def _append(fs: Filesystem, held: Any, branch: bytes, path: Any, data: byt
     await fs.write(node, (await fs.getattr(node)).size, data, _ROOT)
 
 
+async def _copy(
+    fs: Filesystem, held: Any, branch: bytes, path: Any, start: int, target: Any, into: int, length: int
+) -> None:
+    source, node = await _node(fs, branch, path), await _node(fs, branch, target)
+    copied = await fs.copy_range(source, start, node, into, length, 0, _ROOT)
+    assert copied == length
+
+
+async def _allocate(
+    fs: Filesystem, held: Any, branch: bytes, path: Any, mode: int, offset: int, length: int
+) -> None:
+    await fs.fallocate(await _node(fs, branch, path), mode, offset, length, _ROOT)
+
+
 async def _set(fs: Filesystem, held: Any, branch: bytes, path: Any, value: int, *, what: str) -> None:
     await fs.setattr(await _node(fs, branch, path), SetAttr(**{what: value}), _ROOT)
 
@@ -346,6 +360,8 @@ _VERBS: dict[str, Any] = {
     "rename": _rename,
     "write": _write,
     "append": _append,
+    "copy": _copy,
+    "allocate": _allocate,
     "truncate": partial(_set, what="size"),
     "chmod": partial(_set, what="mode"),
     "chown": partial(_set, what="uid"),

@@ -22,6 +22,16 @@ def test_own_options_in_several_groups_later_ones_win() -> None:
     assert options.nonempty
 
 
+def test_supervision_is_refused_where_there_is_none() -> None:
+    assert parse(["cache=shared"]).outlives_its_process is False
+    assert parse(["supervised=yes"]).outlives_its_process
+    assert not parse(["follow=no"]).follow
+    for word in ("cache=shared", "transport=pyfuse3"):
+        with pytest.raises(CliError) as refused:
+            parse([f"{word},supervised=yes"])
+        assert refused.value.code == Exit.USAGE
+
+
 def test_options_of_mount_are_handed_on_in_their_order() -> None:
     flags = parse(["rw,nosuid,allow_other", "suid,noatime"]).flags
     assert flags == ("rw", "nosuid", "allow_other", "suid", "noatime")

@@ -97,6 +97,15 @@ def test_a_busy_mount_says_who_uses_it(tmp_path: Path, monkeypatch: pytest.Monke
         os.close(descriptor)
 
 
+def test_a_mount_that_is_busy_for_a_moment_is_unmounted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever looks at all mounts, or at descriptors of all processes, holds each of them just then."""
+    answers: list[str | None] = [os.strerror(errno.EBUSY), os.strerror(errno.EBUSY), None]
+    monkeypatch.setattr(mountpoints, "mount_at", lambda path: mount())
+    monkeypatch.setattr(mountpoints, "unmount_once", lambda path, lazy: answers.pop(0))
+    mountpoints.unmount(tmp_path)
+    assert answers == []
+
+
 def test_holders_sees_this_process(tmp_path: Path) -> None:
     (tmp_path / "f").write_text("x")
     with open(tmp_path / "f"):

@@ -19,9 +19,10 @@ from tests.support.mounts import REPOSITORY, wait_until
 RUNNER = """
 import sys
 from heliosfs.daemon import supervisor
+from heliosfs.daemon.herald import Herald
 directory, ready, patience = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
 command = (sys.executable, "-m", "tests.support.fake_worker", directory)
-boss = supervisor.Supervisor(directory, directory + "/mnt", "{}", ready, True, patience, command, (0.0,))
+boss = supervisor.Supervisor(directory, directory + "/mnt", "{}", Herald(ready), True, patience, command, (0.0,))
 sys.exit(boss.run())
 """
 
@@ -111,6 +112,68 @@ def test_a_mount_that_ends_in_good_order(boss: Callable[..., Boss]) -> None:
 def test_sigterm_is_the_workers_affair(boss: Callable[..., Boss]) -> None:
     one = boss(["serve"])
     assert one.word() == {"ok": True}
+    one.process.send_signal(signal.SIGTERM)
+    assert one.end() == 0
+
+
+def open_gate(path: Path) -> None:
+    """Let the process pass that waits there, or will."""
+    with open(path, "wb"):
+        pass
+
+
+def test_sigterm_before_anything_could_be_mounted(boss: Callable[..., Boss], tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "gate-standby")
+    one = boss(["serve"])
+    wait_until((tmp_path / "standbys").exists, "one comes up")
+    one.process.send_signal(signal.SIGTERM)
+    assert one.word() == {"ok": False, "exit": 1, "error": "ended by SIGTERM before the mount was live"}
+    assert one.end() == 0
+    assert one.orders() == []
+
+
+def test_sigterm_reaches_a_worker_that_is_being_born(boss: Callable[..., Boss], tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "gate")
+    one = boss(["late"])
+    wait_until(lambda: (tmp_path / "acts").read_text() == "", "one is forked")
+    one.process.send_signal(signal.SIGINT)
+    open_gate(tmp_path / "gate")
+    assert one.end() == 0
+
+
+def test_sigterm_in_a_takeover_ends_the_mount_in_good_order(boss: Callable[..., Boss], tmp_path: Path) -> None:
+    """Whoever goes on has to unmount; without that a dead mount would be left."""
+    os.mkfifo(tmp_path / "gate")
+    one = boss(["serve", "late"], blind="")
+    first = one.order(0)
+    wait_until(lambda: not (tmp_path / "blind").exists(), "one has tried to follow")
+    os.kill(first["pid"], signal.SIGKILL)
+    wait_until(lambda: (tmp_path / "acts").read_text() == "", "one is forked")
+    one.process.send_signal(signal.SIGTERM)
+    open_gate(tmp_path / "gate")
+    assert one.end() == 0
+    assert one.order(1)["kept"] == [["mount x", {"connection": 5}]]
+    assert len(one.orders()) == 2
+
+
+def test_a_worker_that_dies_of_sigterm_leaves_it_to_the_next_one(boss: Callable[..., Boss]) -> None:
+    one = boss(["deaf", "serve"])
+    first = one.order(0)
+    one.wait_followed()
+    one.process.send_signal(signal.SIGTERM)
+    wait_until(lambda: (one.directory / "told").exists(), "it was told")
+    os.kill(first["pid"], signal.SIGKILL)
+    assert one.end() == 0
+    assert one.order(1)["restarts"] == 1
+
+
+def test_more_is_kept_than_one_message_takes(boss: Callable[..., Boss]) -> None:
+    one = boss(["hoard 300", "serve"])
+    first = one.order(0)
+    one.wait_followed()
+    os.kill(first["pid"], signal.SIGKILL)
+    second = one.order(1)
+    assert len(second["kept"]) == len(second["held"]) == 301
     one.process.send_signal(signal.SIGTERM)
     assert one.end() == 0
 
@@ -265,6 +328,7 @@ def test_it_imports_almost_nothing() -> None:
         "heliosfs",
         "heliosfs.daemon",
         "heliosfs.daemon.followers",
+        "heliosfs.daemon.herald",
         "heliosfs.daemon.staff",
         "heliosfs.daemon.words",
         "heliosfs.daemon.refusing",
