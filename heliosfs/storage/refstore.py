@@ -37,9 +37,9 @@ LOST: Final = b"q"
 REACH: Final = 20_000
 """Lines of the operation log that are looked at for one branch's: 20 ms."""
 _BATCH: Final = 500
+"""Values parsed together."""
 _BYTES_OF_A_TREE: Final = (1 << INO_BITS) * (MAX_SIZE + 1)
 """More than the files of any tree have together: sparse ones cost nothing, so 64 bits are no bound."""
-"""Values parsed together."""
 
 
 @dataclass(slots=True, frozen=True)
