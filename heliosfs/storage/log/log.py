@@ -55,6 +55,7 @@ class Log(Syncing):
         epoch: Number of the writer, in each record's header: the first life that it began. Of two writers the
             later one has the higher.
         connection, request: Who asks for what is appended next, in its header; 0, 0 for nobody.
+        appends: Records appended since it was opened.
     """
 
     def __init__(self, files: SegmentFiles, budget_bytes: int, calls: OsCalls) -> None:
@@ -64,7 +65,7 @@ class Log(Syncing):
         self.epoch = 0
         self.connection = 0
         self.request = 0
-        self._appends = 0
+        self.appends = 0
         self._resting = False
         self._last_life = 0
         self._limit = 0
@@ -212,7 +213,7 @@ class Log(Syncing):
                 raise OSError(errno.ENOSPC, "short append to the log")
             self._offset = self._segment.end = offset + length
             self.end = end = Lsn(lsn + length)
-        self._appends += 1
+        self.appends += 1
         at = offset + length - size - len(_PADDING[length - used])
         return _place((lsn, end, self.current_life, at, size, sums, connection, request))
 
@@ -289,7 +290,7 @@ class Log(Syncing):
     def stats(self) -> dict[str, int]:
         """Counts since the start."""
         return {
-            "appends": self._appends,
+            "appends": self.appends,
             "syncs": self._syncs,
             "moves": self.moves,
             "segments": len(self._lives),

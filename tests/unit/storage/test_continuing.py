@@ -11,6 +11,7 @@ from heliosfs.core import oplog
 from heliosfs.core.errors import StaleHandle
 from heliosfs.core.ids import ROOT_INO, NodeId, node_id
 from heliosfs.filesystem import Caller, Filesystem, open_filesystem
+from heliosfs.storage import persist
 from heliosfs.storage.persist import REPLAYED_MAX
 
 ME = Caller(0, 0)
@@ -129,6 +130,20 @@ async def test_a_long_replay_is_not_left_to_the_next_process(tmp_path: Path) -> 
         kill(tmp_path / "store", tmp_path / "killed")
     async with open_filesystem(tmp_path / "killed") as fs:
         assert fs.log.recovery.records > REPLAYED_MAX
+        assert fs.persister.pressing()
+        await fs.persister.persist()
+        assert not fs.persister.pressing()
+
+
+async def test_many_small_writes_are_not_left_for_one_long_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(persist, "RECORDS_MAX", 100)
+    async with open_filesystem(tmp_path / "store", create=True, background=False) as fs:
+        file = await fs.make(root_of(fs), b"log", 0o100644, ME)
+        for line in range(100):
+            assert not fs.persister.pressing()
+            await fs.write(file.node, line * 10, b"0123456789", ME)
         assert fs.persister.pressing()
         await fs.persister.persist()
         assert not fs.persister.pressing()
