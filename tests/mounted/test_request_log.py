@@ -82,3 +82,58 @@ def test_what_is_known_is_not_asked(mounts: Mounts) -> None:
         found = asked(mounted, lambda _: run(*look, cwd=tree, check=False))
     # find(1) and ls(1) ask what filesystem they are on.
     assert set(found) <= {"STATFS"}
+
+
+def sizes_read(mounted: MountedStore) -> list[int]:
+    """How much each READ so far has asked for."""
+    lines = [line for line in mounted.said().splitlines() if " READ " in line]
+    return [int(line.partition("+")[2].split()[0]) for line in lines]
+
+
+def test_a_write_and_a_stat_leave_what_is_cached(mounts: Mounts) -> None:
+    """EXPLICIT_INVAL_DATA: with the automatic kind the whole file would be read again."""
+
+    def change(point: Path) -> None:
+        with open(point / "f", "r+b", buffering=0) as file:
+            os.pwrite(file.fileno(), b"new", 5_000)
+            os.fstat(file.fileno())
+            assert file.read() == b"y" * 5_000 + b"new" + b"y" * 994_997
+
+    with mounts.mounted("kernel", "debug=requests") as mounted:
+        (mounted.point / "f").write_bytes(b"y" * 1_000_000)
+        assert len((mounted.point / "f").read_bytes()) == 1_000_000
+        found = asked(mounted, change)
+        assert "WRITE" in found and "READ" not in found, found
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="read-ahead is root's to set")
+def test_a_cold_file_is_read_a_mebibyte_at_a_time(mounts: Mounts) -> None:
+    with mounts.mounted("kernel", "debug=requests") as mounted:
+        data = os.urandom(1 << 20) * 8
+        (mounted.point / "f").write_bytes(data)
+        mounted.unmount()
+        mounted.mount("debug=requests")
+        before = len(sizes_read(mounted))
+        assert run("sha256sum", mounted.point / "f").stdout
+        assert not (mounted.point / ".end").exists()
+        wait_until(lambda: 'LOOKUP 1 ".end" =' in mounted.said(), "the last request in the log")
+        sizes = sizes_read(mounted)[before:]
+        assert sum(sizes) >= len(data)
+        assert max(sizes) == 1 << 20
+        assert len(sizes) <= 12, sizes
+
+
+def test_targets_of_links_are_kept_but_not_of_latest(mounts: Mounts) -> None:
+    def follow(point: Path) -> None:
+        for _ in range(3):
+            assert os.readlink(point / "link") == "target"
+
+    with mounts.mounted("kernel", "debug=requests") as mounted:
+        (mounted.point / "link").symlink_to("target")
+        assert asked(mounted, follow) == ["READLINK"]
+        latest = mounted.point / ".helios/snapshots/latest"
+        for name in ("one", "two", "three"):
+            (mounted.point / ".helios/checkpoint").write_text(name)
+            assert os.readlink(latest) == name
+        (mounted.point / ".helios/restore").write_text("one")
+        assert os.readlink(latest) == "one"

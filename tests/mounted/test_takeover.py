@@ -70,6 +70,29 @@ def test_what_is_open_stays_open(mount: MountedStore) -> None:
     assert mount.check() == []
 
 
+def test_what_has_no_name_yet_gets_one(mount: MountedStore) -> None:
+    """O_TMPFILE before a death, linkat(2) after it; and what may not be linked stays so."""
+    point = mount.point
+    unnamed = [os.open(point, os.O_TMPFILE | flag | os.O_RDWR, 0o640) for flag in (0, 0, os.O_EXCL)]
+    for descriptor in unnamed:
+        os.write(descriptor, b"before")
+    for number in range(2):
+        kill(mount)
+        os.write(unnamed[number], b", after")
+        assert os.fstat(unnamed[number]).st_nlink == 0
+        os.link(f"/proc/self/fd/{unnamed[number]}", point / f"{number}", src_dir_fd=0, follow_symlinks=True)
+        assert os.fstat(unnamed[number]).st_nlink == 1
+        assert (point / f"{number}").read_bytes() == b"before, after"
+    with pytest.raises(FileNotFoundError):
+        os.link(f"/proc/self/fd/{unnamed[2]}", point / "never", src_dir_fd=0, follow_symlinks=True)
+    assert os.pread(unnamed[2], 99, 0) == b"before"
+    for descriptor in unnamed:
+        os.close(descriptor)
+    assert sorted(os.listdir(point)) == ["0", "1"]
+    mount.unmount()
+    assert mount.check() == []
+
+
 def test_control_files_remember(mount: MountedStore) -> None:
     control = mount.point / ".helios"
     (mount.point / "f").write_bytes(b"1")

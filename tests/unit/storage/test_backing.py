@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import AsyncIterator
@@ -142,6 +143,49 @@ async def test_damage_makes_no_file(tmp_path: Path) -> None:
             pack.write_bytes(content)
         assert await fs.backing(node) is None
         assert listed(fs) == []
+
+
+async def test_a_content_larger_than_the_budget_has_no_file(tmp_path: Path) -> None:
+    async with opened(tmp_path, budget=3 * LEAST_BYTES) as fs:
+        fits = await make(fs, b"fits", os.urandom(3 * LEAST_BYTES))
+        large = await make(fs, b"large", os.urandom(3 * LEAST_BYTES + 1))
+        await fs.wait_persisted()
+        assert await fs.backing(large) is None
+        file = await fs.backing(fits)
+        assert file is not None
+        # What is in use is not removed for another one, which is read through the filesystem then.
+        other = await make(fs, b"other", os.urandom(2 * LEAST_BYTES))
+        await fs.wait_persisted()
+        assert await fs.backing(other) is None
+        assert len(listed(fs)) == 1
+        fs.backings.give_back(file)
+        assert await fs.backing(other) is not None
+        assert len(listed(fs)) == 1
+
+
+@pytest.mark.parametrize("step", ["open", "pwrite", "ftruncate"])
+async def test_a_full_disk_makes_no_file_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    async with opened(tmp_path) as fs:
+        content = os.urandom(2 * LEAST_BYTES)
+        node = await make(fs, b"f", content)
+        await fs.wait_persisted()
+        actual = getattr(os, step)
+
+        def full(target: object, *args: object) -> object:
+            name = os.readlink(f"/proc/self/fd/{target}") if isinstance(target, int) else os.fspath(target)  # type: ignore[call-overload]
+            if "/backing/" in name:
+                raise OSError(errno.ENOSPC, "no space left on device")
+            return actual(target, *args)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(backing.os, step, full)
+            assert await fs.backing(node) is None
+        assert listed(fs) == [] and fs.backings.stats()["bytes"] == 0
+        assert await fs.read(node, 0, len(content)) == content
+        file = await fs.backing(node)
+        assert file is not None and os.pread(file.fd, len(content), 0) == content
 
 
 async def test_nothing_is_left_of_an_earlier_process(tmp_path: Path) -> None:
