@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import trio
 
-from heliosfs.core.ids import FIRST_CONTROL_INO, INO_MASK
+from heliosfs.core.ids import FIRST_CONTROL_INO, INO_MASK, NodeId
 from heliosfs.filesystem.types import Caller
 
 if TYPE_CHECKING:
     from heliosfs.control.tree import ControlTree
+    from heliosfs.filesystem import Filesystem
+    from heliosfs.transport.invalidate import CacheInvalidator
+    from heliosfs.transport.lookups import LookupTable
 
 _log = logging.getLogger("heliosfs.transport")
 
@@ -66,3 +69,35 @@ async def run_logged(work: Work) -> None:
         await work()
     except Exception:
         _log.exception("work after a reply failed")
+
+
+class Served:
+    """What the handlers of a session share, on either transport.
+
+    Attributes:
+        root: Node id of the mounted branch's root, which is 1 on the wire.
+        settling: Directories whose attributes no reply may give to keep; see CacheInvalidator.
+    """
+
+    def __init__(
+        self,
+        fs: Filesystem,
+        control: ControlTree,
+        root: NodeId,
+        lookups: LookupTable,
+        invalidator: CacheInvalidator,
+        after_reply: AfterReply,
+        nursery: trio.Nursery,
+    ) -> None:
+        self.fs = fs
+        self.control = control
+        self.root = root
+        self.lookups = lookups
+        self.invalidator = invalidator
+        self.after_reply = after_reply
+        self.nursery = nursery
+        self.settling = invalidator.settling
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Make what a transport adds."""

@@ -10,7 +10,14 @@ from typing import Any, Final
 from heliosfs.core.ids import NodeId
 from heliosfs.filesystem.types import Caller, SetAttr
 from heliosfs.transport.kernel.handlers import Answer, Handlers, Header
-from heliosfs.transport.kernel.replies import attributes_body, control_body, shown_ino, statx_body
+from heliosfs.transport.kernel.replies import (
+    ATTRIBUTES,
+    attributes_body,
+    control_body,
+    entry_body,
+    shown_ino,
+    statx_body,
+)
 from heliosfs.transport.kernel.wire import BODY, STATFS_OUT, Layouts, SetAttrBit
 from heliosfs.transport.membership import is_member
 from heliosfs.transport.requests import FOREVER_S, is_control
@@ -52,7 +59,7 @@ class AttributeHandlers(Handlers):
             return self._getattr_control(node, self.caller(head))
         if node in self.settling:
             return self._getattr_settled(node)
-        return attributes_body(node, self.fs.try_getattr(node))
+        return entry_body(0, node, self.fs.try_getattr(node), 0, FOREVER_S)[ATTRIBUTES]
 
     async def _getattr_settled(self, node: NodeId) -> Answer:
         await self.invalidator.settled(node)
@@ -89,7 +96,7 @@ class AttributeHandlers(Handlers):
         if change == _NOTHING:
             # chown(2) with neither user nor group: set-id bits go as with any other owner.
             change = SetAttr(uid=self.fs.try_getattr(node).uid)
-        return attributes_body(node, self.fs.try_setattr(node, change), self.valid_s(node))
+        return entry_body(0, node, self.fs.try_setattr(node, change), 0, self.valid_s(node))[ATTRIBUTES]
 
     async def _setattr_control(self, node: NodeId, change: SetAttr, caller: Caller) -> Answer:
         touched = change.mtime_ns is not None and change.size is None

@@ -20,7 +20,7 @@ from heliosfs.core.ids import NodeId
 from heliosfs.filesystem.types import Caller
 from heliosfs.transport.kernel.wire import Flag
 from heliosfs.transport.membership import is_member
-from heliosfs.transport.requests import AfterReply, is_control
+from heliosfs.transport.requests import AfterReply, Served, is_control
 
 if TYPE_CHECKING:
     from heliosfs.control.tree import ControlTree
@@ -39,14 +39,12 @@ Answer: TypeAlias = bytes | int | None
 Handler: TypeAlias = Callable[[Header, memoryview, int], Answer | Coroutine[Any, Any, Answer]]
 
 
-class Handlers:
+class Handlers(Served):
     """State of one session, seen by its handlers.
 
     Attributes:
-        root: Node id of the mounted branch's root, which is 1 on the wire.
         connection: What was agreed on with the kernel.
         read_tickets: Control files that the kernel may have pages of.
-        settling: Directories whose attributes no reply may give to keep; see CacheInvalidator.
         dropping: Nodes whose pages are about to be dropped, and what is set when they are.
         forgotten: Frees an unlinked inode that no kernel knows any more.
         sharing: With `-o cache=shared`: what is open, and how it is read; else None.
@@ -66,17 +64,10 @@ class Handlers:
         forgotten: Callable[[NodeId], None],
         sharing: SharedOpens | None = None,
     ) -> None:
-        self.fs = fs
-        self.control = control
-        self.root = root
-        self.lookups = lookups
-        self.invalidator = invalidator
-        self.after_reply = after_reply
-        self.nursery = nursery
+        super().__init__(fs, control, root, lookups, invalidator, after_reply, nursery)
         self.connection = connection
         self.forgotten = forgotten
         self.sharing = sharing
-        self.settling = invalidator.settling
         self.umask_bits = 0o777 if connection.has(Flag.DONT_MASK) else 0
         self.read_tickets: set[NodeId] = set()
         self.dropping: dict[NodeId, trio.Event] = {}

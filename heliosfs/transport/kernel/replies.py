@@ -21,40 +21,12 @@ _DEVICE_MASK: Final = 0xFFFFFFFF
 _BASIC_STATS: Final = 0x7FF
 _BTIME: Final = 0x800
 
-_pack_attr: Final = ATTR_OUT.pack
 _pack_entry: Final = ENTRY_OUT.pack
 
+ATTRIBUTES: Final = slice(ENTRY_OUT.size - ATTR_OUT.size, None)
+"""What of a fuse_entry_out is a fuse_attr_out: both end with validity of attributes, 8 bytes of 0, fuse_attr."""
 ABSENT: Final = ENTRY_OUT.pack(0, 0, FOREVER_S, *(0,) * 19)
 """There is no such name, and the kernel remembers it."""
-
-
-def attributes_body(shown: int, attr: Attributes, valid_s: int = FOREVER_S) -> bytes:
-    """fuse_attr_out; `shown` is st_ino. 1 us."""
-    mtime_s, mtime_ns = divmod(attr.mtime_ns, _SECOND)
-    ctime = attr.ctime_ns
-    ctime_s, ctime_ns = divmod(ctime, _SECOND)
-    atime_s, atime_ns = divmod(attr.atime_ns, _SECOND)
-    return _pack_attr(
-        valid_s,
-        0,
-        0,
-        shown,
-        attr.size,
-        attr.blocks,
-        atime_s,
-        mtime_s,
-        ctime_s,
-        atime_ns,
-        mtime_ns,
-        ctime_ns,
-        attr.mode,
-        attr.nlink,
-        attr.uid,
-        attr.gid,
-        attr.rdev & _DEVICE_MASK,
-        _BLOCK_BYTES,
-        0,
-    )
 
 
 def entry_body(node: int, shown: int, attr: Attributes, generation: int, valid_s: int) -> bytes:
@@ -86,6 +58,11 @@ def entry_body(node: int, shown: int, attr: Attributes, generation: int, valid_s
         _BLOCK_BYTES,
         0,
     )
+
+
+def attributes_body(shown: int, attr: Attributes, valid_s: int = FOREVER_S) -> bytes:
+    """fuse_attr_out; `shown` is st_ino."""
+    return entry_body(0, shown, attr, 0, valid_s)[ATTRIBUTES]
 
 
 def made_body(node: int, made: Make) -> bytes:

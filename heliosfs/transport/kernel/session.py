@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from heliosfs.core.ids import ROOT_INO, ViewNo, node_id
-from heliosfs.transport import mounts
+from heliosfs.transport import ending, mounts
 from heliosfs.transport.errors import MountRefused
 from heliosfs.transport.invalidate import CacheInvalidator
 from heliosfs.transport.keeping import Found, Keeper, NobodyKeeps, kept_name
@@ -45,8 +44,6 @@ _log = logging.getLogger("heliosfs.transport")
 
 _NOBODY: Final = NobodyKeeps()
 _NOTHING: Final[Mapping[str, Any]] = {}
-_GRACE_S: Final = 10.0
-"""How long an unmount waits for requests in progress, and then for a notification thread."""
 
 
 class KernelSession:
@@ -156,7 +153,7 @@ class KernelSession:
             os.close(fd)
             if self._kept and (self._keeper.handing_over or not in_order):
                 return
-            await self._leave_nothing()
+            await ending.leave_nothing(self.mountpoint, self._number)
             if self._kept:
                 self._keeper.drop(self._name)
 
@@ -247,7 +244,9 @@ class KernelSession:
                 self._pump = None
                 registry.remove(self._view, lookups, invalidator)
                 with trio.CancelScope(shield=True):
-                    await self._quiet(invalidator)
+                    if not await ending.quiet(invalidator):
+                        _log.error("a cache notification still hangs: aborting")
+                        self._abort()
                 registry.released(lookups)
                 if sharing is not None:
                     sharing.close()
@@ -285,7 +284,7 @@ class KernelSession:
     async def _stop_when_asked(self) -> None:
         """Unmount while the loop serves on: mappings may have to be written back. Then read nothing more."""
         await self._stop_asked.wait()
-        with trio.move_on_after(_GRACE_S):
+        with trio.move_on_after(ending.GRACE_S):
             unmount = partial(mounts.unmount_once, self.mountpoint, lazy=False)
             await trio.to_thread.run_sync(unmount, abandon_on_cancel=True)
         if self._pump is not None:
@@ -320,31 +319,8 @@ class KernelSession:
                     raise MountRefused(self.mountpoint, "cache=shared needs root, and Linux 6.9 or later")
                 return connection
 
-    async def _quiet(self, invalidator: CacheInvalidator) -> None:
-        with trio.move_on_after(_GRACE_S) as waiting:
-            await invalidator.close()
-        if waiting.cancelled_caught:
-            _log.error("a cache notification still hangs: aborting")
-            self._abort()
-
-    async def _leave_nothing(self) -> None:
-        """The connection is closed, and so dead for whoever still uses it: take it out of the tree."""
-        mount = mounts.mount_at(self.mountpoint)
-        if mount is not None and mount.connection == self._number:
-            refused = await trio.to_thread.run_sync(partial(mounts.unmount_once, self.mountpoint, lazy=True))
-            if refused is not None:
-                _log.error("%s is still mounted, and dead: %s", self.mountpoint, refused)
-
     def _abort(self) -> None:
-        """End the connection by force; never waits."""
-        try:
-            if self._number is None:
-                raise OSError("not in mountinfo")
-            mounts.abort(self._number)
-        except OSError as error:
-            _log.critical("can't abort by fusectl (%s): forcing %s off", error, self.mountpoint)
-            force = partial(mounts.umount, self.mountpoint, mounts.MNT_FORCE)
-            threading.Thread(target=force, daemon=True).start()
+        ending.abort(self.mountpoint, self._number)
 
 
 def handler_table(handlers: HeliosHandlers) -> list[Handler | None]:

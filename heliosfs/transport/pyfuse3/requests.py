@@ -19,14 +19,11 @@ from heliosfs.core.errors import Damaged, FsError
 from heliosfs.core.ids import NodeId
 from heliosfs.filesystem.types import Caller, SetAttr
 from heliosfs.transport.errnos import errno_of
-from heliosfs.transport.invalidate import CacheInvalidator
-from heliosfs.transport.lookups import LookupTable
 from heliosfs.transport.membership import is_member
-from heliosfs.transport.requests import AfterReply, is_control, run_logged
+from heliosfs.transport.requests import Served, is_control, run_logged
 
 if TYPE_CHECKING:
-    from heliosfs.control.tree import ControlTree
-    from heliosfs.filesystem import Filesystem
+    pass
 
 
 def caller_of(ctx: RequestContext) -> Caller:
@@ -34,13 +31,11 @@ def caller_of(ctx: RequestContext) -> Caller:
     return Caller(ctx.uid, ctx.gid, ctx.pid, ctx.umask)
 
 
-class Handlers(pyfuse3.Operations):
+class Handlers(Served, pyfuse3.Operations):
     """State of one session, seen by its handlers.
 
     Attributes:
-        root: Node id of the mounted branch's root, which is 1 on the wire.
         openers: Who opened a control node that is known to the kernel: WRITE and READDIR don't say who asks.
-        settling: Directories whose attributes no reply may give to keep; see CacheInvalidator.
         initialised: Set when the kernel's INIT has arrived.
         dropping: Nodes whose pages are about to be dropped because a write was refused.
     """
@@ -49,24 +44,8 @@ class Handlers(pyfuse3.Operations):
     enable_writeback_cache = False
     enable_acl = True
 
-    def __init__(
-        self,
-        fs: Filesystem,
-        control: ControlTree,
-        root: NodeId,
-        lookups: LookupTable,
-        invalidator: CacheInvalidator,
-        after_reply: AfterReply,
-        nursery: trio.Nursery,
-    ) -> None:
-        self.fs = fs
-        self.control = control
-        self.root = root
-        self.lookups = lookups
-        self.invalidator = invalidator
-        self.after_reply = after_reply
-        self.nursery = nursery
-        self.settling = invalidator.settling
+    def prepare(self) -> None:
+        """What is this transport's own."""
         self.initialised = trio.Event()
         self.openers: dict[int, Caller] = {}
         self.dropping: set[NodeId] = set()

@@ -10,10 +10,8 @@ from __future__ import annotations
 import logging
 import math
 import os
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,7 +19,7 @@ import pyfuse3
 import trio
 
 from heliosfs.core.ids import ROOT_INO, ViewNo, node_id
-from heliosfs.transport import mounts
+from heliosfs.transport import ending, mounts
 from heliosfs.transport.errors import MountRefused
 from heliosfs.transport.invalidate import CacheInvalidator
 from heliosfs.transport.keeping import Keeper
@@ -39,8 +37,6 @@ _log = logging.getLogger("heliosfs.transport")
 _MIN_TASKS: Final = 2
 _MAX_TASKS: Final = 500
 """Requests in progress at a time: each fsync and each cold read holds a task while it waits."""
-_GRACE_S: Final = 10.0
-"""How long an unmount waits for requests in progress, and then for a notification thread."""
 
 
 class Pyfuse3Session:
@@ -123,7 +119,7 @@ class Pyfuse3Session:
         `serve` returns.
         """
         if self._serving is not None and self._serving.deadline == math.inf:
-            self._serving.deadline = trio.current_time() + _GRACE_S
+            self._serving.deadline = trio.current_time() + ending.GRACE_S
             pyfuse3.terminate()
 
     def hand_over(self) -> None:
@@ -150,30 +146,16 @@ class Pyfuse3Session:
                 _log.info("not tuned: %s", refused)
 
     async def _unmount(self, invalidator: CacheInvalidator) -> None:
-        with trio.move_on_after(_GRACE_S) as waiting:
-            await invalidator.close()
-        if waiting.cancelled_caught:
+        if await ending.quiet(invalidator):
+            pyfuse3.close(unmount=True)
+        else:
             _log.error("a cache notification still hangs: aborting, and leaving libfuse's session as it is")
             self._abort()
-        else:
-            pyfuse3.close(unmount=True)
         # libfuse takes an aborted connection for an unmounted one.
-        mount = mounts.mount_at(self.mountpoint)
-        if mount is not None and mount.connection == self._connection:
-            refused = await trio.to_thread.run_sync(partial(mounts.unmount_once, self.mountpoint, lazy=True))
-            if refused is not None:
-                _log.error("%s is still mounted, and dead: %s", self.mountpoint, refused)
+        await ending.leave_nothing(self.mountpoint, self._connection)
 
     def _abort(self) -> None:
-        """End the connection by force; never waits."""
-        try:
-            if self._connection is None:
-                raise OSError("not in mountinfo")
-            mounts.abort(self._connection)
-        except OSError as error:
-            _log.critical("can't abort by fusectl (%s): forcing %s off", error, self.mountpoint)
-            force = partial(mounts.umount, self.mountpoint, mounts.MNT_FORCE)
-            threading.Thread(target=force, daemon=True).start()
+        ending.abort(self.mountpoint, self._connection)
 
 
 class _LibfuseNotifier:

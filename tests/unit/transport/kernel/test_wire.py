@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from heliosfs.transport.kernel import wire
+from heliosfs.transport.kernel.replies import ATTRIBUTES
 from heliosfs.transport.kernel.wire import Layouts, Malformed, name_at, names_at
 
 SIZES = {
@@ -66,3 +67,8 @@ def test_names() -> None:
         name_at(view, 12, len(view))
     with pytest.raises(Malformed):
         names_at(view, 8, len(view))
+
+
+def test_attributes_are_the_end_of_an_entry() -> None:
+    entry = wire.ENTRY_OUT.pack(1, 2, 3, 4, 0, 0, *range(10, 26))
+    assert wire.ATTR_OUT.unpack(entry[ATTRIBUTES]) == (4, 0, 0, *range(10, 26))
