@@ -42,7 +42,7 @@ _log = logging.getLogger("heliosfs.daemon")
 
 _FAILED_STATUS: Final = 70
 _WORK_S: Final = 0.1
-"""After a takeover those who waited are answered first; then the database is opened, 20 to 40 ms on the loop."""
+"""After a takeover those who waited are answered first; a cut opens the database, 20 to 40 ms on the loop."""
 _GC_THRESHOLDS: Final = (50_000, 50, 100)
 """The core makes no cycles; a collection of everything stops all requests for 60 ms at 184,000 objects."""
 
@@ -135,7 +135,7 @@ async def _serve(
             if keeper.followed is not None:
                 await trio.sleep(_WORK_S)
                 calm()
-                fs.start_work()
+                fs.cut_if_due()
 
 
 @asynccontextmanager

@@ -14,6 +14,7 @@ import socket
 import struct
 import subprocess
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -80,7 +81,10 @@ class Worker:
                 signal.pidfd_send_signal(self.pidfd, number)
 
     def forget(self, poll: select.poll) -> int | None:
-        """Let go of a process that has ended, and reap it. Its status, as subprocess has it; None: unknown."""
+        """Let go of a process that has ended; `reap` comes later.
+
+        Its status, as subprocess has it; None: unknown.
+        """
         if self.line.fileno() >= 0:
             poll.unregister(self.line)
             self.line.close()
@@ -89,7 +93,7 @@ class Worker:
         with contextlib.suppress(KeyError):
             poll.unregister(self.pidfd)
         try:
-            result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
+            result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOWAIT)
         except ChildProcessError:
             return status_of_stranger(self.pid, self.pidfd)
         finally:
@@ -146,6 +150,20 @@ def status_of_stranger(pid: int, pidfd: int) -> int | None:
     return os.waitstatus_to_exitcode(int(fields[-1])) if fields[:1] == [b"Z"] else None
 
 
+@contextlib.contextmanager
+def unhurried() -> Iterator[None]:
+    """Reap in here: the kernel spins until nobody looks at the dead process in /proc any more, and beside one that
+    hurries whoever looks gets no processor for a second (seen)."""
+    hurried = os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK == os.SCHED_RR
+    if hurried:
+        calm()
+    try:
+        yield
+    finally:
+        if hurried:
+            hurry(0, alone=True)
+
+
 def wait_for_all(patience_s: float) -> None:
     """Return when no child is left, those of dead children included: then nobody touches the store any more."""
     until = time.monotonic() + patience_s
@@ -158,13 +176,21 @@ def wait_for_all(patience_s: float) -> None:
 
 
 def reap(but: set[int]) -> None:
-    """Reap the children of workers that are dead: they have become ours. Those in `but` have who waits for them."""
-    while True:
-        try:
-            # Seen first, and left: of others' children not even the status may be taken.
-            found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        except ChildProcessError:
-            return
-        if found is None or found.si_pid in but:
-            return
-        os.waitpid(found.si_pid, os.WNOHANG)
+    """Reap who is dead: workers, and their children, which have become ours.
+
+    Those in `but` have who waits for them.
+    """
+    if _dead(but):
+        with unhurried():
+            while pid := _dead(but):
+                os.waitpid(pid, os.WNOHANG)
+
+
+def _dead(but: set[int]) -> int:
+    """The next one that is dead; 0: there is none, or another one's is the next."""
+    try:
+        # Seen, and left: of others' children not even the status may be taken.
+        found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return 0
+    return 0 if found is None or found.si_pid in but else found.si_pid

@@ -31,7 +31,7 @@ from heliosfs.daemon.followers import Followers
 from heliosfs.daemon.herald import Herald
 from heliosfs.daemon.refusing import refuse_all
 from heliosfs.daemon.sdnotify import ServiceManager
-from heliosfs.daemon.staff import Kept, Standby, Worker, hurry, reap, wait_for_all
+from heliosfs.daemon.staff import Kept, Standby, Worker, calm, hurry, reap, unhurried, wait_for_all
 
 PATIENCE_S: Final = 30.0
 """A worker that serves says every second that it is alive; a big restore may hold its loop for some of them."""
@@ -242,7 +242,8 @@ class Supervisor:
         self._poll.unregister(standby.line)
         standby.line.close()
         standby.process.kill()
-        standby.process.wait()
+        with unhurried():
+            standby.process.wait()
 
     # --- workers -------------------------------------------------------------------------------------
 
@@ -423,6 +424,7 @@ class Supervisor:
                     self._say(f"can't abort connection {number}: {error}")
 
     def _end_all(self) -> None:
+        calm()
         self._followers.end()
         for standby in (self.standby, self.successor):
             if standby is not None:

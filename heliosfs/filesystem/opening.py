@@ -63,9 +63,8 @@ class Filesystem(Adopting):
     layout: StoreLayout
     continuation: Continuation
 
-    def start_work(self) -> None:
-        """Start the worker processes, and make a cut if it is time for one: after the first answers."""
-        self.pool.start()
+    def cut_if_due(self) -> None:
+        """Make a cut, soon, if it is time for one."""
         if self.persister.pressing():
             self.persister.nudge()
 
@@ -88,7 +87,8 @@ async def open_filesystem(
         create: Make the store first if there is none.
         connections: Kernel connections that a former daemon has served and that go on: what they have asked
             for and may not have been told is kept (see continuing.py).
-        followed: What has followed the store until its former process died; then `start_work` has to be called.
+        followed: What has followed the store until its former process died; then `cut_if_due` has to be called, and
+            worker processes start with the first job: two interpreters are no company for those who have waited.
         note: What the former process has left, and the next one finds.
         background: Run the persister and the commit interval; without it only what is asked for is stored.
         calls: What a test replaces to see it fail.
@@ -107,7 +107,8 @@ async def open_filesystem(
         try:
             async with trio.open_nursery() as nursery:
                 if followed is None:
-                    fs.start_work()
+                    fs.pool.start()
+                    fs.cut_if_due()
                 if background:
                     nursery.start_soon(fs.persister.run)
                     nursery.start_soon(fs.scrubber.run)
