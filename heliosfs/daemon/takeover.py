@@ -27,6 +27,7 @@ from heliosfs.daemon.adopting import start_supervisor
 from heliosfs.daemon.errors import FAILED, DaemonError
 from heliosfs.daemon.follower import Follower, born
 from heliosfs.daemon.options import MountOptions
+from heliosfs.daemon.staff import calm
 from heliosfs.filesystem.following import Following
 from heliosfs.storage.note import StoreNote
 from heliosfs.transport.keeping import MOUNT, Found, Keeper, NobodyKeeps
@@ -127,6 +128,9 @@ class Supervised:
         # Its own, where this is a twin.
         self._line = follower.line
         self.followed, self._twin = follower.following, follower.twin
+        if self.followed is None:
+            # The store is opened as ever, and what is started for it must not hurry.
+            calm()
         # What was replayed is all alive: no collection is to look at it.
         gc.freeze()
         gc.enable()
