@@ -12,9 +12,8 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Final
 
 from heliosfs.control import ioctl
 from heliosfs.control.again import reply_again
@@ -27,7 +26,7 @@ from heliosfs.control.directories import (
     rename_command,
 )
 from heliosfs.control.door import Versions
-from heliosfs.control.files import BY_NAME, ControlFile
+from heliosfs.control.files import BY_NAME
 from heliosfs.control.names import LATEST
 from heliosfs.control.nodes import (
     BRANCHES,
@@ -39,14 +38,15 @@ from heliosfs.control.nodes import (
     directory_node,
     which_directory,
 )
-from heliosfs.control.remembering import Memory, reply_from_json, reply_to_json
+from heliosfs.control.openfiles import OpenFiles
+from heliosfs.control.remembering import Memory
 from heliosfs.control.reply import Reply
 from heliosfs.control.runner import Commands
-from heliosfs.control.table import CTL, FileForm
-from heliosfs.control.tickets import LatestLink, Ticket, Tickets
+from heliosfs.control.table import CTL
+from heliosfs.control.tickets import LatestLink, Ticket
 from heliosfs.control.xattrs import PREFIX, Xattrs
 from heliosfs.core.errors import FsError, StaleHandle
-from heliosfs.core.ids import FIRST_CONTROL_INO, INO_MASK, ROOT_INO, NodeId, ViewNo, view_of
+from heliosfs.core.ids import FIRST_CONTROL_INO, INO_MASK, ROOT_INO, NodeId, view_of
 from heliosfs.core.unanswered import Applied
 from heliosfs.filesystem.types import AfterReply, BranchInfo, Caller, Entry, SetAttr
 
@@ -83,82 +83,27 @@ class ControlTree:
         self.visible = visible
         self.commands = commands or Commands(fs, clock=clock)
         self._fs = fs
-        self._clock = clock
         self._after_reply = after_reply
-        self._by_page = by_page
-        self._memory = memory
-        if memory is not None:
-            memory.renewed_by(self._lines)
-        self._tickets = Tickets(self._remember)
+        self._files = OpenFiles(fs, self.commands, memory, clock, by_page=by_page)
+        self._tickets = self._files.tickets
         self._directories = Directories(fs, self._tickets, self.commands.roots)
         self._xattrs = Xattrs(fs, self.commands, after_reply)
 
     # --- another process goes on ---------------------------------------------------------------------
 
     def recall(self) -> None:
-        """Go on where a former process has ended: its tickets are ours. Before the first request."""
-        memory = self._memory
-        assert memory is not None
+        """Go on where a former process has ended. Before the first request."""
         for branch_view, name, entry in self._fs.looked_up_snapshots():
             self.commands.roots.add(branch_view, name, entry._replace(cacheable=False))
-        lines = memory.lines()
-        views = {ViewNo(line.get("view", 0)) for line in lines}
-        branches = {view: self._fs.branch(view) for view in views if self._fs.is_branch(view)}
-        # A number is used once. Most tickets are gone: what they would show is not made again.
-        gone = {line["forgotten"] for line in lines if "forgotten" in line}
-        for line in lines:
-            view = ViewNo(line.get("view", 0))
-            branch = branches.get(view)
-            if "reply" in line:
-                if branch is not None:
-                    self._recall_reply(line, view)
-            elif line.get("ticket") not in gone:
-                self._tickets.recall(line, branch, partial(self._ticket_again, branch))
+        self._files.recall()
 
     def known_tickets(self) -> list[NodeId]:
         """Every ticket there is."""
         return [ticket.node for ticket in self._tickets.tickets()]
 
     def recall_reply(self, node: NodeId, applied: Sequence[Applied], behind: int | None) -> None:
-        """A ticket gets the reply to a command that a former process has carried out, but perhaps not answered.
-
-        Args:
-            behind: Where the write of the command has left its descriptor.
-        """
-        ticket = self._tickets.ticket(node)
-        reply = reply_again(applied)
-        form = ticket.file.form
-        if reply is not None and form is not None:
-            if ticket.reply is not None and ticket.reply.time_ns == reply.time_ns:
-                # It was remembered, with all that the record does not say.
-                reply = ticket.reply
-            self._answered(ticket, form, reply, behind)
-
-    def _ticket_again(self, branch: BranchInfo | None, file: str) -> Ticket:
-        assert branch is not None
-        return self._new_ticket(BY_NAME[file.encode()], branch)
-
-    def _recall_reply(self, line: dict[str, Any], view: ViewNo) -> None:
-        reply = reply_from_json(line["reply"])
-        self.commands.record(view, line["kind"].encode(), reply)
-        if self._tickets.holds(NodeId(line["by"])):
-            ticket = self._tickets.ticket(NodeId(line["by"]))
-            ticket.reply = reply
-            ticket.show_reply(reply)
-            ticket.wrote(line["behind"])
-
-    def _remember(self, line: Mapping[str, object]) -> None:
-        if self._memory is not None:
-            self._memory.add(line)
-
-    def _lines(self) -> Iterator[Mapping[str, object]]:
-        """All that a process which takes over needs to know."""
-        yield from self._tickets.lines()
-        for view, kind, reply in self.commands.results():
-            yield _reply_line(NodeId(0), view, kind, reply, 0)
-        for ticket in self._tickets.tickets():
-            if ticket.reply is not None and ticket.file.form is not None:
-                yield _reply_line(ticket.node, ticket.view, ticket.file.form.name, ticket.reply, ticket.behind)
+        """See OpenFiles.recall_reply."""
+        self._files.recall_reply(node, applied, behind)
 
     # --- what is ours --------------------------------------------------------------------------------
 
@@ -198,9 +143,8 @@ class ControlTree:
         if which == ROOT_DIRECTORY:
             file = BY_NAME.get(name)
             if file is not None:
-                self._tickets.check_room(branch.view)
-                ticket = self._new_ticket(file, branch)
-                return Entry(self._tickets.add(ticket), ticket, 0, False)
+                ticket = self._files.look_up(file, branch)
+                return Entry(ticket.node, ticket, 0, False)
         return await self._directories.find(which, branch, name)
 
     async def readdir(self, node: NodeId, cookie: int, limit: int, caller: Caller) -> Listed:
@@ -289,7 +233,7 @@ class ControlTree:
         branch = self._fs.branch(found.view)
         found.uid, found.gid = branch.owner_uid, branch.owner_gid
         if isinstance(found, Ticket):
-            self._refresh(found)
+            self._files.refresh(found)
         return found
 
     async def setattr(self, node: NodeId, change: SetAttr, touched: bool, caller: Caller) -> Attributes:
@@ -309,7 +253,7 @@ class ControlTree:
         if change.mode is not None or change.uid is not None or change.gid is not None or form is None:
             raise FsError(errno.EPERM)
         if touched:
-            (await self._give(ticket, form, None, caller)).raise_refusal()
+            (await self._files.give(ticket, form, None, caller)).raise_refusal()
         else:
             self.commands.may(ticket.view, caller)
         return ticket
@@ -327,14 +271,11 @@ class ControlTree:
         self.commands.may(ticket.view, caller)
         if ticket.file.form is None and flags & _WRITES:
             raise FsError(errno.EPERM)
-        self._refresh(ticket)
+        self._files.refresh(ticket)
 
     async def read(self, node: NodeId, offset: int, size: int) -> bytes:
-        """The reply, or what there is to report. What is read in several parts is of one piece."""
-        ticket = self._tickets.ticket(node)
-        if not offset:
-            self._refresh(ticket)
-        return ticket.page(offset, size) if self._by_page else ticket.part(offset, size)
+        """See OpenFiles.read."""
+        return self._files.read(node, offset, size)
 
     async def write(self, node: NodeId, offset: int, data: bytes, caller: Caller) -> int:
         """One command; its reply can be read back from the same node, also when it was refused.
@@ -350,7 +291,7 @@ class ControlTree:
         if form is None:
             raise FsError(errno.EPERM)
         ticket.wrote(offset)
-        (await self._give(ticket, form, data, caller, offset + len(data))).raise_refusal()
+        (await self._files.give(ticket, form, data, caller, offset + len(data))).raise_refusal()
         return len(data)
 
     async def ioctl(self, node: NodeId, number: int, data: bytes, caller: Caller) -> tuple[int, bytes]:
@@ -373,7 +314,7 @@ class ControlTree:
             which, branch = self._directory(node)
             if which != ROOT_DIRECTORY:
                 raise FsError(errno.ENOTTY)
-            reply = await self._run(CTL, branch.view, ioctl.command_in(data), caller)
+            reply = await self._files.run(CTL, branch.view, ioctl.command_in(data), caller)
             self.commands.record(branch.view, CTL.name, reply)
         else:
             ticket = self._tickets.ticket(node)
@@ -382,7 +323,7 @@ class ControlTree:
                 raise FsError(errno.ENOTTY)
             command = ioctl.command_in(data)
             ticket.wrote(0)
-            reply = await self._give(ticket, form, command, caller)
+            reply = await self._files.give(ticket, form, command, caller)
         return reply.errno, _answer(reply)
 
     def answer_again(self, node: NodeId, applied: Sequence[Applied]) -> tuple[int, bytes] | None:
@@ -426,61 +367,6 @@ class ControlTree:
             raise StaleHandle
         return which, self._fs.branch(view_of(node))
 
-    def _new_ticket(self, file: ControlFile, branch: BranchInfo) -> Ticket:
-        ticket = Ticket(file, branch, by_page=self._by_page)
-        if file.report is not None:
-            ticket.show(file.report(self._fs, branch.view), self._clock())
-        else:
-            self._refresh(ticket)
-        return ticket
-
-    def _refresh(self, ticket: Ticket) -> None:
-        """Show the ticket's own reply, else the branch's last result of its file. Reports stay."""
-        form = ticket.file.form
-        if form is None:
-            return
-        reply = ticket.reply or self.commands.last(ticket.view, form.name)
-        if reply is not None:
-            ticket.show_reply(reply)
-
-    async def _give(
-        self,
-        ticket: Ticket,
-        form: FileForm,
-        data: bytes | None,
-        caller: Caller,
-        behind: int | None = None,
-    ) -> Reply:
-        """Run the command that a ticket was given; its reply stays with the ticket."""
-        self._tickets.check_room(ticket.view)
-        await ticket.begin()
-        try:
-            reply = await self._run(form, ticket.view, data, caller)
-            self._answered(ticket, form, reply, behind if reply.ok else None)
-        finally:
-            ticket.end()
-        return reply
-
-    async def _run(self, form: FileForm, view: ViewNo, data: bytes | None, caller: Caller) -> Reply:
-        """Run the command that was given by bytes (None: by a touch); coherent when it returns."""
-        commands = self.commands
-        try:
-            command = _touched(form) if data is None else form.written(data)
-        except FsError as error:
-            commands.may(view, caller)
-            return commands.refusal(form.verb_of(data or b""), error.errno, error.reason)
-        return await commands.run(command, view, caller)
-
-    def _answered(self, ticket: Ticket, form: FileForm, reply: Reply, behind: int | None) -> None:
-        """A command given through a ticket has its reply; the writer's file position is `behind` it."""
-        ticket.reply = reply
-        ticket.show_reply(reply)
-        if behind is not None:
-            ticket.wrote(behind)
-        self.commands.record(ticket.view, form.name, reply)
-        if self._memory is not None:
-            self._memory.add(_reply_line(ticket.node, ticket.view, form.name, reply, ticket.behind))
-
     async def _change(self, command: Command | None, branch: BranchInfo, caller: Caller) -> None:
         """Run the command of a directory operation; None is EPERM."""
         if command is None:
@@ -489,18 +375,7 @@ class ControlTree:
         reply.raise_refusal()
 
 
-def _reply_line(node: NodeId, view: ViewNo, kind: bytes, reply: Reply, behind: int) -> Mapping[str, object]:
-    stored = reply_to_json(reply)
-    return {"reply": stored, "by": node, "view": view, "kind": kind.decode(), "behind": behind}
-
-
 def _answer(reply: Reply) -> bytes:
     line = reply.line
     whole = len(line)
     return ioctl.answer(line if whole <= ioctl.TEXT_MAX else reply.cut(), whole)
-
-
-def _touched(form: FileForm) -> Command:
-    if form.touched is None:
-        raise FsError(errno.EINVAL, "a touch says nothing here: write a line")
-    return form.touched()

@@ -5,15 +5,13 @@ from __future__ import annotations
 import copy
 import random
 import stat
-from dataclasses import dataclass, field
-from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from heliosfs.core import cut as cuts
-from heliosfs.core import directory, extent, namespace
+from heliosfs.core import namespace
 from heliosfs.core.errors import FsError
 from heliosfs.core.ids import Ino, Lsn, ViewNo
 from heliosfs.core.ranges import (
@@ -25,27 +23,7 @@ from heliosfs.core.ranges import (
     ZERO_RANGE,
 )
 from tests.support.corelab import CoreLab, assert_canonical
-
-
-@dataclass(eq=False)
-class Thing:
-    """A file, directory or link of the model."""
-
-    kind: int
-    mode: int
-    data: bytearray = field(default_factory=bytearray)
-    names: dict[bytes, Thing] = field(default_factory=dict)
-    target: bytes = b""
-    xattrs: dict[bytes, bytes] = field(default_factory=dict)
-
-
-def walk(root: Thing, path: bytes) -> Thing | None:
-    at: Thing | None = root
-    for name in path.split(b"/"):
-        if name:
-            at = at.names.get(name) if at is not None else None
-    return at
-
+from tests.support.coremodel import Thing, as_model, compare, rename_refused, shape, walk
 
 NAMES = st.sampled_from([b"a", b"b", b"c", b"\xff\xfe", b"d" * 255])
 DIRS = st.sampled_from([b"", b"d1", b"d2", b"d1/e", b"many"])
@@ -307,7 +285,7 @@ class CoreAgainstModel(RuleBasedStateMachine):
         try:
             self.lab.rename(view, path, new, flags)
         except FsError:
-            assert _rename_refused(holder, moved, into, target, flags)
+            assert rename_refused(holder, moved, into, target, flags)
             self._same(view, before)
             return
         assert holder is not None and into is not None and moved is not None
@@ -382,7 +360,7 @@ class CoreAgainstModel(RuleBasedStateMachine):
             return
         assert wanted is not None
         got = self._model_of(view, path)
-        assert _shape(got) == _shape(wanted)
+        assert shape(got) == shape(wanted)
         self.models[view] = self._model_of(view, b"")
 
     @rule()
@@ -433,89 +411,18 @@ class CoreAgainstModel(RuleBasedStateMachine):
             assert_canonical(self.lab, view)
         for (view, name), model in self.snapshots.items():
             branch = self.lab.engine.branches[view]
-            _compare(self.lab, branch.snapshots[name].state, model)
+            compare(self.lab, branch.snapshots[name].state, model)
         again = self.lab.replayed()
         again.check()
         for view, model in self.models.items():
-            _compare(again, again.tree(view), model)
+            compare(again, again.tree(view), model)
 
     def _same(self, view: ViewNo, model: Thing) -> None:
-        _compare(self.lab, self.lab.tree(view), model)
+        compare(self.lab, self.lab.tree(view), model)
 
     def _model_of(self, view: ViewNo, path: bytes) -> Thing:
         seen: dict[Ino, Thing] = {}
-        return _as_model(self.lab, view, self.lab.ino(view, path), seen)
-
-
-def _rename_refused(
-    holder: Thing | None, moved: Thing | None, into: Thing | None, target: Thing | None, flags: int
-) -> bool:
-    if holder is None or into is None or moved is None or into.kind != stat.S_IFDIR:
-        return True
-    if moved.kind == stat.S_IFDIR and _holds(moved, into):
-        return True
-    if flags == 2:
-        return target is None or (target.kind == stat.S_IFDIR and _holds(target, holder))
-    if target is None:
-        return False
-    if flags == 1:
-        return True
-    if target.kind == stat.S_IFDIR:
-        return moved.kind != stat.S_IFDIR or bool(target.names)
-    return moved.kind == stat.S_IFDIR
-
-
-def _holds(top: Thing, thing: Thing) -> bool:
-    return top is thing or any(_holds(below, thing) for below in top.names.values())
-
-
-def _shape(thing: Thing) -> Any:
-    if thing.kind == stat.S_IFDIR:
-        return {name: _shape(below) for name, below in thing.names.items()}
-    return bytes(thing.data), thing.xattrs
-
-
-def _as_model(lab: CoreLab, view: ViewNo, ino: Ino, seen: dict[Ino, Thing]) -> Thing:
-    if ino in seen:
-        return seen[ino]
-    inode = lab.engine.inode(view, ino)
-    thing = seen[ino] = Thing(stat.S_IFMT(inode.mode), inode.mode & 0o7777, xattrs=dict(inode.xattrs))
-    if inode.is_dir():
-        for dentry in directory.entries(inode.tree, lab.pages):
-            thing.names[dentry.name] = _as_model(lab, view, dentry.ino, seen)
-    else:
-        thing.data = bytearray(lab.read(view, ino))
-    return thing
-
-
-def _compare(lab: CoreLab, tree: Any, model: Thing) -> None:
-    inos: dict[int, Thing] = {}
-    waiting: list[tuple[Ino, Thing]] = [(Ino(1), model)]
-    while waiting:
-        ino, thing = waiting.pop()
-        inode = tree.get(ino, lab.pages)
-        assert inode is not None
-        assert stat.S_IFMT(inode.mode) == thing.kind
-        assert dict(inode.xattrs) == thing.xattrs
-        assert inos.setdefault(ino, thing) is thing
-        if thing.kind == stat.S_IFDIR:
-            entries = {d.name: d.ino for d in directory.entries(inode.tree, lab.pages)}
-            assert entries.keys() == thing.names.keys()
-            waiting.extend((entries[name], below) for name, below in thing.names.items())
-        else:
-            assert inode.size == len(thing.data)
-            if thing.data:
-                assert _content(lab, inode) == bytes(thing.data)
-
-
-def _content(lab: CoreLab, inode: Any) -> bytes:
-    out = []
-    for piece in extent.pieces(inode.tree, 0, inode.size, lab.pages):
-        if piece.source is None:
-            out.append(bytes(piece.length))
-        else:
-            out.extend(lab.bytes_of(*at) for at in extent.locate(piece.source, piece.start, piece.length))
-    return b"".join(out)
+        return as_model(self.lab, view, self.lab.ino(view, path), seen)
 
 
 TestCoreAgainstModel = CoreAgainstModel.TestCase
