@@ -88,6 +88,7 @@ class Observing(Accounting):
             "persisted": not persister.dirty(),
             "state": "read-only" if failed is not None else "degraded" if persister.failed is not None else "ok",
             "read_only": failed is not None,
+            "mending": failed is not None and log.mendable,
             "error": str(failed or persister.failed or "") or None,
             "log": {
                 "end": log.end,

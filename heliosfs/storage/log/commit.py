@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable
+from typing import Final
 
 import trio
 
@@ -15,6 +16,8 @@ from heliosfs.storage.log.log import Log
 from heliosfs.storage.log.oscalls import OsCalls
 
 _log = logging.getLogger(__name__)
+
+_PAUSE_MAX_S: Final = 30.0
 
 
 def kernel_sync(calls: OsCalls) -> KernelSync | None:
@@ -105,13 +108,24 @@ class GroupCommit:
         return True
 
     async def run_interval(self, seconds: float) -> None:
-        """Sync what is not durable, every `seconds` (> 0); ends when the log has failed or is closed."""
-        while self._log.failed is None:
-            await trio.sleep(seconds)
-            if self._log.durable_lsn < self._log.end:
+        """Sync what is not durable, every `seconds` (> 0); ends when the log has failed for good or is closed.
+
+        What has made it read-only is tried again, at growing intervals of up to half a minute.
+        """
+        pause = seconds
+        while self._log.failed is None or self._log.mendable:
+            await trio.sleep(pause)
+            if self._log.failed is not None:
+                mended = await self.mend()
+                pause = seconds if mended else min(2 * pause, _PAUSE_MAX_S)
+            elif self._log.durable_lsn < self._log.end:
                 # Whoever waits for durability is told; and what passes, such as EMFILE, is tried again.
                 with contextlib.suppress(OSError):
                     await self.wait_durable(self._log.end)
+
+    async def mend(self) -> bool:
+        """Try again now what has made the log read-only. Whether it takes changes."""
+        return await trio.to_thread.run_sync(self._log.mend)
 
     def close(self) -> None:
         """Give back what the kernel keeps for it. Nobody may be waiting."""

@@ -222,7 +222,10 @@ class Log(Syncing):
         try:
             self._calls.cancel(self._fd, bytes(RECORD_BYTES), offset)
         except OSError as error:
-            self.failed = error
+            self._uncancelled = True
+            self.failed = OSError(
+                error.errno or errno.EIO, f"a record that was refused can't be taken back: {error}"
+            )
 
     def rest(self) -> None:
         """Give the disk back what a log without work needs not: spare files, and the blocks of a new life.
@@ -300,7 +303,7 @@ class Log(Syncing):
     def close(self) -> None:
         """Sync what is not durable and close the files; afterwards it refuses everything. Idempotent."""
         try:
-            if self.failed is None:
+            if self.failed is None or self.mend():
                 self.sync()
                 self._mark()
         finally:
@@ -319,6 +322,8 @@ class Log(Syncing):
         with self._syncing:
             if self.failed is None:
                 self.failed = OSError(errno.EBADF, "closed")
+            self._unsyncable.clear()
+            self._nameless = self._uncancelled = False
             for segment in self._lives.values():
                 os.close(segment.file.fd)
             self._lives.clear()

@@ -219,6 +219,13 @@ class SegmentFiles:
         else:
             self._remove(file)
 
+    def drop_unused(self) -> None:
+        """Remove spare files and the reserve: their names may not be on the disk. Others are made when needed."""
+        self.drop_spares()
+        reserve, self.reserve = self.reserve, None
+        if reserve is not None:
+            self._remove(reserve)
+
     def drop_spares(self) -> None:
         """Remove the spare files: nothing will need them soon. The reserve stays."""
         while self.spares:

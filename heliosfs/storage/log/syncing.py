@@ -1,8 +1,9 @@
 """Making the log durable: one fdatasync for all who wait, and a way on where it fails.
 
 Invariants: the durable position never exceeds what was synced; one sync at a time; no fdatasync that failed is
-tried again. Syncs may run in any thread; one that the appending thread begins and somebody else performs
-(`begin_sync`) is ended by whoever knows its outcome.
+tried again: its segment can only be moved, at once or later (`mend`); until then the log takes no changes. Syncs
+may run in any thread; one that the appending thread begins and somebody else performs (`begin_sync`) is ended by
+whoever knows its outcome.
 Must not know: who waits, how records are appended.
 """
 
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from heliosfs.core.ids import Lsn
+from heliosfs.storage.log.frame import RECORD_BYTES
 from heliosfs.storage.log.lives import Lives
 from heliosfs.storage.log.moving import SegmentMove
 from heliosfs.storage.log.oscalls import OsCalls
@@ -52,13 +54,15 @@ class Syncing(Lives):
     Attributes:
         end: Position of the next record.
         durable_lsn: All records that end at or below it survive power loss.
-        failed: The error that made the log read-only, or None.
+        failed: The error that made the log read-only, or None. `mend` may end that.
         moves: How many segments were moved to another file because a sync of them failed.
         note: Where the durable position is noted for the next process.
     """
 
     end: Lsn
     _limit: int
+    _fd: int
+    _offset: int
 
     def __init__(self, files: SegmentFiles, budget_bytes: int, calls: OsCalls) -> None:
         super().__init__(files, budget_bytes, calls)
@@ -67,6 +71,10 @@ class Syncing(Lives):
         self.moves = 0
         self.note: StoreNote | None = None
         self._syncs = 0
+        # What stands in the way: lives to be moved, names that may not be durable, a record that is half there.
+        self._unsyncable: set[int] = set()
+        self._nameless = False
+        self._uncancelled = False
         self._syncing = threading.Lock()
         self._appending = threading.Lock()
 
@@ -100,15 +108,15 @@ class Syncing(Lives):
                     os.close(fd)
                 raise
         try:
-            self._files.sync_directory()
+            self._sync_names(dirty)
             for segment, fd in zip(dirty, fds, strict=True):
+                if segment.header.life in self._unsyncable:
+                    self._move(segment, self.failed or OSError(errno.EIO, os.strerror(errno.EIO)))
+                    continue
                 try:
                     self._calls.sync(fd)
                 except OSError as error:
                     self._move(segment, error)
-        except OSError as error:
-            self.failed = error
-            raise
         finally:
             for fd in fds:
                 os.close(fd)
@@ -118,6 +126,17 @@ class Syncing(Lives):
         self._syncs += 1
         self._now_durable(end)
 
+    def _sync_names(self, dirty: list[Segment]) -> None:
+        try:
+            self._files.sync_directory()
+        except OSError as error:
+            # The next sync of the directory may report success for names that this one has lost: all of those that
+            # are needed are made anew, by moving their segments; the others are given up.
+            self._nameless = True
+            self._unsyncable.update(segment.header.life for segment in dirty)
+            self.failed = OSError(error.errno or errno.EIO, f"names of its files could not be synced: {error}")
+            raise
+
     def _now_durable(self, end: Lsn) -> None:
         if self.note is not None:
             # Before any record can claim it.
@@ -125,20 +144,61 @@ class Syncing(Lives):
         self.durable_lsn = end
 
     def _move(self, segment: Segment, cause: OSError) -> None:
-        """Save a segment whose sync failed. Raises `cause` where that can't be done."""
+        """Save a segment whose sync failed. Raises `cause` where that can't be done: the log is read-only then."""
+        life = segment.header.life
         with self._lock:
-            if segment.header.life not in self._lives:
+            if life not in self._lives:
+                self._unsyncable.discard(life)
                 return  # Let go meanwhile: everything in it is stored.
             segment.moving = True
         try:
             SegmentMove(segment, self._files, self._calls, self.durable_lsn).run(self._appending)
         except OSError as error:
-            _log.critical("%s can't be synced (%s) nor moved: %s", segment.file.path, cause, error)
+            path = segment.file.path
+            if life not in self._unsyncable:
+                _log.critical("%s can't be synced (%s) nor moved: %s", path, cause, error)
+            self._unsyncable.add(life)
+            why = f"{path.name} could not be synced ({cause}) nor moved to another file ({error})"
+            self.failed = OSError(cause.errno or errno.EIO, why)
             raise cause from error
         finally:
             segment.moving = False
+        self._unsyncable.discard(life)
         self.moves += 1
         _log.error("%s could not be synced (%s) and was moved to another file", segment.file.path, cause)
+
+    # --- a log that takes no more --------------------------------------------------------------------
+
+    @property
+    def mendable(self) -> bool:
+        """Whether it is read-only for a reason that may pass."""
+        return bool(self._unsyncable or self._nameless or self._uncancelled)
+
+    def mend(self) -> bool:
+        """Try again what has made the log read-only: the disk may be well, or have room. Blocks.
+
+        Nothing is synced twice: segments are moved, their records proved one by one; what the kernel has dropped
+        can't be, and then the log stays as it is. Whether it takes changes.
+        """
+        with self._syncing:
+            if self.failed is None or not self.mendable:
+                return self.failed is None
+            try:
+                if self._uncancelled:
+                    with self._appending:
+                        self._calls.cancel(self._fd, bytes(RECORD_BYTES), self._offset)
+                        self._uncancelled = False
+                if self._nameless:
+                    self._files.drop_unused()
+                    self._nameless = False
+                self._sync()
+            except OSError:
+                return False
+            # Moved by now, or stored and let go.
+            self._unsyncable.clear()
+            _log.warning("the log takes changes again; it did not because of this: %s", self.failed)
+            self.failed = None
+            return True
 
     # --- a sync that somebody else performs ----------------------------------------------------------
 
@@ -166,11 +226,7 @@ class Syncing(Lives):
         """
         try:
             if error is not None:
-                try:
-                    self._move(begun.segment, error)
-                except OSError:
-                    self.failed = error
-                    raise
+                self._move(begun.segment, error)
             self._syncs += 1
             self._now_durable(begun.end)
         finally:

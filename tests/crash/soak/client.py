@@ -110,7 +110,7 @@ class Served:
             return None
 
     def health(self) -> tuple[str, str] | None:
-        """("well", "") or ("read-only", why); None if it died over it."""
+        """("well", "" or "mended") or ("read-only", why); None if it died over it."""
         return self._answer("health")
 
     def kill(self) -> None:

@@ -2,7 +2,7 @@
 
 An operation that meets a fault is answered with an errno and has not happened; everything acknowledged stays,
 seen at once, after the fault, and after a kill or a power cut. When the fault is over operations go well
-again, unless the log had to give up writing: then the store is read-only until it is opened anew.
+again; where the log had to give up writing, it is to be mended by then.
 Must not know: what the operations do.
 """
 
@@ -31,7 +31,7 @@ class FaultTotals(CutTotals):
     Attributes:
         faults: Lives with one, by kind; met: calls that it made fail or slow.
         refused: Operations that were answered with an errno.
-        read_only: Lives in which the log gave up writing, by fault.
+        mended: Lives in which the log gave up writing, and went on when the fault was over, by fault.
         refused_to_open: Servers that ended with an error because a call failed while they opened the store.
     """
 
@@ -39,14 +39,14 @@ class FaultTotals(CutTotals):
     met: int = 0
     refused: int = 0
     refused_to_open: int = 0
-    read_only: Counter[str] = field(default_factory=Counter)
+    mended: Counter[str] = field(default_factory=Counter)
 
     def line(self) -> str:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.faults.items()))
         return (
             f"{self.faults.total()} faults ({kinds}): {self.met} calls failed or slow, {self.refused} operations "
-            f"refused, {self.refused_to_open} refused to open, read-only until opened anew: "
-            f"{dict(self.read_only) or 'none'}; {super().line()}"
+            f"refused, {self.refused_to_open} refused to open, logs mended: "
+            f"{dict(self.mended) or 'none'}; {super().line()}"
         )
 
 
@@ -112,11 +112,11 @@ class Faults(Cuts):
         if not served.alive or (health := served.health()) is None:
             served.wait()
             raise Wrong(f"the server died of {kind}")
-        if health[0] == "well":
-            served.failures_allowed = frozenset()
-        else:
-            self.totals.read_only[kind] += 1
-            self.tail.append(f"--- read-only: {health[1]}")
+        if health[0] != "well":
+            raise Wrong(f"{kind} is over, and the log is still read-only: {health[1]}")
+        if health[1] == "mended":
+            self.totals.mended[kind] += 1
+        served.failures_allowed = frozenset()
         served.run(self._dice.randrange(5, 30))
         served.drain()
         self._compare(served)

@@ -173,10 +173,12 @@ async def _controlled(fs: Filesystem, control: socket.socket) -> None:
         if asked == "close":
             return
         if asked == "health":
+            # Not after the pauses that follow failures, but now.
+            mended = fs.log.failed is not None and await fs.commit.mend()
             if fs.log.failed is None:
-                # Not after the pause that follows a failure, but now.
                 await fs.persister.persist()
-            _send(control, ("read-only", str(fs.log.failed)) if fs.log.failed is not None else ("well", ""))
+            well = ("well", "mended" if mended else "")
+            _send(control, well if fs.log.failed is None else ("read-only", str(fs.log.failed)))
             continue
         wrong: list[str] = []
         try:

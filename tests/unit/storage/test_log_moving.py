@@ -208,6 +208,105 @@ def test_a_move_that_fails_makes_it_read_only_and_loses_nothing(
     assert replay(tmp_path) == [b"durable", b"unsynced"]
 
 
+@pytest.mark.parametrize("label", ["create_copy", "preallocate", "copy", "rename", "sync_directory"])
+def test_a_move_that_failed_is_tried_again(log: Log, calls: OsCalls, tmp_path: Path, label: str) -> None:
+    """Once there is room, or the disk is well: and still no file is synced again whose sync has failed."""
+    disk = Disk(calls)
+    add(log, b"durable")
+    log.sync()
+    add(log, b"unsynced")
+    bad = segment_of(log).stat().st_ino
+    disk.bad.add(bad)
+    # So that no other file gets its inode number.
+    held = segment_of(log).open("rb")
+    well = getattr(calls, label)
+
+    def fail(*_: Any) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    setattr(calls, label, fail)
+    with pytest.raises(OSError):
+        log.sync()
+    assert log.mendable and not log.mend()
+    assert log.failed is not None
+    with pytest.raises(OSError, match="nor moved"):
+        add(log, b"refused")
+    setattr(calls, label, well)
+    syncs = disk.synced.count(bad)
+    assert log.mend()
+    assert (log.failed, log.mendable, log.durable_lsn) == (None, False, log.end)
+    assert disk.synced.count(bad) == syncs
+    add(log, b"later")
+    log.sync()
+    held.close()
+    assert replay(tmp_path) == [b"durable", b"unsynced", b"later"]
+
+
+def test_what_the_kernel_has_dropped_can_not_be_mended(log: Log, calls: OsCalls) -> None:
+    disk = Disk(calls)
+    (place,) = add(log, b"lost")
+    path = segment_of(log)
+    disk.bad.add(path.stat().st_ino)
+    with path.open("r+b") as file:
+        file.seek(place.offset)
+        file.write(bytes(place.length))
+    with pytest.raises(OSError):
+        log.sync()
+    disk.bad.clear()
+    assert not log.mend()
+    assert log.failed is not None and log.durable_lsn < place.end_lsn
+    assert "is not there any more" in str(log.failed)
+
+
+def test_names_that_were_not_synced_are_made_anew(log: Log, calls: OsCalls, tmp_path: Path) -> None:
+    """A second fsync of the directory would report success for a name that the first one has lost."""
+    bodies = [b"%d" % number for number in range(300)]
+    add(log, *bodies)
+    inodes = {path.name: path.stat().st_ino for path in tmp_path.iterdir()}
+    well = calls.sync_directory
+
+    def fail(fd: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    calls.sync_directory = fail
+    with pytest.raises(OSError):
+        log.sync()
+    assert log.failed is not None and not log.mend()
+    calls.sync_directory = well
+    assert log.mend()
+    assert log.durable_lsn == log.end
+    left = {path.name: path.stat().st_ino for path in tmp_path.iterdir()}
+    assert all(inodes.get(name) != inode for name, inode in left.items())
+    add(log, b"later")
+    log.sync()
+    assert replay(tmp_path) == [*bodies, b"later"]
+
+
+def test_a_refused_record_is_taken_back_later(log: Log, calls: OsCalls, tmp_path: Path) -> None:
+    add(log, b"before")
+    append, cancel = calls.append, calls.cancel
+
+    def half(fd: int, buffers: Any, offset: int) -> int:
+        append(fd, buffers, offset)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def fail(*_: Any) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    calls.append, calls.cancel = half, fail
+    with pytest.raises(OSError):
+        add(log, b"refused")
+    calls.append = append
+    with pytest.raises(OSError, match="can't be taken back"):
+        add(log, b"refused, too")
+    assert not log.mend()
+    calls.cancel = cancel
+    assert log.mend()
+    assert replay(tmp_path) == [b"before"]
+    add(log, b"after")
+    assert replay(tmp_path) == [b"before", b"after"]
+
+
 def test_killed_at_any_step_every_acknowledged_record_is_there(log: Log, calls: OsCalls, tmp_path: Path) -> None:
     disk = Disk(calls)
     bodies = [b"%d" % number for number in range(20)]

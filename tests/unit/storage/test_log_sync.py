@@ -303,15 +303,30 @@ async def test_interval_makes_durable_what_nobody_waits_for(log: Log) -> None:
         nursery.cancel_scope.cancel()
 
 
-async def test_interval_ends_when_the_log_has_failed(log: Log, calls: OsCalls) -> None:
+async def test_interval_ends_when_the_log_has_failed_for_good(log: Log) -> None:
+    log.append(1, b"")
+    log.failed = OSError(errno.EROFS, "by order")
+    with trio.fail_after(DEADLINE_S):
+        await GroupCommit(log).run_interval(0.001)
+    assert not log.mend()
+
+
+async def test_interval_mends_the_log_when_the_disk_is_well(log: Log, calls: OsCalls) -> None:
+    well = calls.sync
+
     def fail(fd: int) -> None:
         raise OSError(errno.EIO, "injected")
 
     calls.sync = fail
-    log.append(1, b"")
-    with trio.fail_after(DEADLINE_S):
-        await GroupCommit(log).run_interval(0.001)
-    assert log.failed is not None
+    place = log.append(1, b"")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(GroupCommit(log).run_interval, 0.001)
+        await wait_until(lambda: log.failed is not None)
+        calls.sync = well
+        await wait_until(lambda: log.failed is None)
+        assert log.durable_lsn >= place.end_lsn
+        log.append(1, b"")
+        nursery.cancel_scope.cancel()
 
 
 async def test_interval_outlives_an_error_that_passes(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
