@@ -1,114 +1,23 @@
 """Many clients and many branches: a mixed load of eight processes, idle branches beside it, and a daemon at rest.
 
-The clients are processes of their own, started before the clock, each in a directory of its own; each checks what
-it reads and says how long its calls took.
+Must not know: what a client does (mixed.py).
 """
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Final
 
 from tests.bench.figures import Figure, figure, quantile_figure
-from tests.bench.mounts import Mount, mounted, transport
+from tests.bench.mixed import mixed
+from tests.bench.mounts import mounted, transport
 from tests.bench.plan import Plan
 
 _CLIENTS: Final = 8
-_TIMEOUT_S: Final = 300
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
-
-_CLIENT: Final = """
-import json, os, random, sys, time
-top, seed, operations, files = sys.argv[1], *map(int, sys.argv[2:5])
-pick = random.Random(seed)
-clock = time.perf_counter
-os.mkdir(top)
-names = [f"{top}/f{number:04}" for number in range(files)]
-content = {}
-for name in names:
-    content[name] = pick.randbytes(16) * 256
-    with open(name, "wb") as file:
-        file.write(content[name])
-print("ready", flush=True)
-sys.stdin.readline()
-taken, right, made = [], True, 0
-for _ in range(operations):
-    dice, name = pick.random(), names[pick.randrange(files)]
-    if dice < 0.7:
-        start = clock()
-        fd = os.open(name, os.O_RDONLY)
-        found = os.pread(fd, 4096, 0)
-        os.close(fd)
-        end = clock()
-        right = right and found == content[name]
-    elif dice < 0.9:
-        data = pick.randbytes(16) * 256
-        start = clock()
-        fd = os.open(name, os.O_WRONLY)
-        os.pwrite(fd, data, 0)
-        os.close(fd)
-        end = clock()
-        content[name] = data
-    else:
-        new, old, older = (f"{top}/m{number:06}" for number in (made, made - 1, made - 2))
-        start = clock()
-        if made % 4 == 0:
-            os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644))
-        elif made % 4 == 1:
-            os.rename(old, new)
-        elif made % 4 == 2:
-            os.chmod(old, 0o600)
-        else:
-            os.unlink(older)
-        end = clock()
-        made += 1
-    taken.append(end - start)
-for name, data in content.items():
-    with open(name, "rb") as file:
-        right = right and file.read() == data
-print(json.dumps([right, taken]))
-"""
-
-
-def _mixed(mount: Mount, name: str, operations: int, files: int) -> tuple[float, list[float], bool]:
-    """(operations a second, milliseconds of each, right) of eight clients with 70/20/10 reads/writes/names."""
-    top = mount.point / name
-    top.mkdir()
-    clients = [
-        subprocess.Popen(
-            [sys.executable, "-S", "-c", _CLIENT, top / f"c{number}", str(number), str(operations), str(files)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for number in range(_CLIENTS)
-    ]
-    try:
-        for client in clients:
-            assert client.stdout is not None
-            if client.stdout.readline() != "ready\n":
-                raise OSError("a client did not start")
-        mount.idle()
-        start = time.perf_counter()
-        for client in clients:
-            assert client.stdin is not None
-            client.stdin.write("\n")
-            client.stdin.flush()
-        said = [client.communicate(timeout=_TIMEOUT_S)[0] for client in clients]
-        whole = time.perf_counter() - start
-    finally:
-        for client in clients:
-            client.kill()
-            client.wait()
-    found = [json.loads(line) for line in said]
-    taken = [seconds * 1e3 for _, times in found for seconds in times]
-    return _CLIENTS * operations / whole, taken, all(right for right, _ in found)
 
 
 def _many_clients(plan: Plan) -> list[Figure]:
@@ -119,7 +28,7 @@ def _many_clients(plan: Plan) -> list[Figure]:
     right = True
     with mounted(plan.directory / "clients") as mount:
         for number in range(plan.rounds):
-            rate, times, good = _mixed(mount, f"alone-{number}", operations, files)
+            rate, times, good = mixed(mount, f"alone-{number}", operations, files, clients=_CLIENTS)
             alone.append(rate)
             taken += times
             right = right and good
@@ -127,7 +36,7 @@ def _many_clients(plan: Plan) -> list[Figure]:
             mount.control(f"branches/idle-{number:03}").mkdir()
             right = right and len(os.listdir(mount.control(f"branches/idle-{number:03}"))) > 0
         for number in range(plan.rounds):
-            rate, _, good = _mixed(mount, f"beside-{number}", operations, files)
+            rate, _, good = mixed(mount, f"beside-{number}", operations, files, clients=_CLIENTS)
             beside.append(rate)
             right = right and good
     overhead = [(statistics.median(alone) / rate - 1) * 100 for rate in beside]

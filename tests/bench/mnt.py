@@ -6,12 +6,12 @@ This process is the client; the daemon is another. What is compared alternates c
 from __future__ import annotations
 
 import os
-import random
 import subprocess
 import time
 from pathlib import Path
 
 from tests.bench.figures import Figure, figure, quantile_figure
+from tests.bench.mixed import mixed
 from tests.bench.mounts import Mount, heliosfs, mounted
 from tests.bench.plan import Plan
 from tests.bench.trees import shared_tree
@@ -92,61 +92,10 @@ def _forks(plan: Plan, mount: Mount) -> list[Figure]:
 
 
 def _mixed(plan: Plan, mount: Mount) -> list[Figure]:
-    """70 % reads, 20 % writes of 4 KiB, 10 % metadata (create, rename, chmod, unlink), by one client."""
-    random_ = random.Random(17)
-    top = mount.point / "mixed"
-    top.mkdir()
-    content: dict[str, bytes] = {}
-    for number in range(plan.loose_files):
-        name = f"{top}/f{number:05}"
-        content[name] = random_.randbytes(16) * 256
-        Path(name).write_bytes(content[name])
-    names = sorted(content)
+    """The mixed load by one client; what he does between his calls is not counted."""
     operations = plan.samples * 20
-    taken: list[float] = []
-    right = True
-    made = 0
-    began = _clock()
-    checking = 0.0
-    for _ in range(operations):
-        dice = random_.random()
-        name = names[random_.randrange(len(names))]
-        if dice < 0.7:
-            start = _clock()
-            fd = os.open(name, os.O_RDONLY)
-            found = os.pread(fd, 4096, 0)
-            os.close(fd)
-            end = _clock()
-            right = right and found == content[name]
-        elif dice < 0.9:
-            data = random_.randbytes(16) * 256
-            start = _clock()
-            fd = os.open(name, os.O_WRONLY)
-            os.pwrite(fd, data, 0)
-            os.close(fd)
-            end = _clock()
-            content[name] = data
-        else:
-            new = f"{top}/m{made:06}"
-            kind = made % 4
-            start = _clock()
-            if kind == 0:
-                os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644))
-            elif kind == 1:
-                os.rename(f"{top}/m{made - 1:06}", new)
-            elif kind == 2:
-                os.chmod(f"{top}/m{made - 1:06}", 0o600)
-            else:
-                os.unlink(f"{top}/m{made - 2:06}")
-            end = _clock()
-            made += 1
-        taken.append((end - start) * 1e3)
-        checking += _clock() - end
-    whole = _clock() - began - checking
-    left = {f"{top}/{name}" for name in os.listdir(top)}
-    right = right and len(left - set(content)) == (1 if made % 4 else 0) and set(content) <= left
-    right = right and all(Path(name).read_bytes() == data for name, data in content.items())
-    rate = [operations / whole]
+    _, taken, right = mixed(mount, "mixed", operations, plan.loose_files, clients=1)
+    rate = [operations / sum(taken) * 1e3]
     name = "MNT mixed 70/20/10"
     return [
         figure(f"{name}, operations a second", rate, "1/s", above=5000, durability="kill", verified=right),
