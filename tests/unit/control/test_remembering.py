@@ -101,3 +101,15 @@ async def test_a_tree_goes_on_where_another_ended(grown: bool) -> None:
     fresh = (await other.lookup(control, b"ctl", ALICE)).node
     assert fresh > gone
     assert json.loads(await other.read(fresh, 0, 9999))["name"] == "one"
+
+
+async def test_tickets_that_are_gone_are_not_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    trees = Trees()
+    control = (await trees.tree.lookup(MAIN_ROOT, b".helios", ALICE)).node
+    kept = (await trees.tree.lookup(control, b"status", ALICE)).node
+    for _ in range(5):
+        trees.tree.forget((await trees.tree.lookup(control, b"status", ALICE)).node)
+    asked: list[object] = []
+    monkeypatch.setattr(trees.fs, "status", lambda view: asked.append(view) or {})
+    assert trees.again().known_tickets() == [kept]
+    assert len(asked) == 1
