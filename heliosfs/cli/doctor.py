@@ -165,12 +165,15 @@ CHECKS: tuple[Callable[[], Finding], ...] = (
 )
 
 _HELPER = "/sbin/mount.fuse.heliosfs"
-_UNITS = "/etc/systemd/system"
-_UNIT = "heliosfs@.service"
+_LINKS = (
+    ("mount.fuse.heliosfs", _HELPER),
+    ("umount.fuse.heliosfs", "/sbin/umount.fuse.heliosfs"),
+    ("heliosfs@.service", "/etc/systemd/system/heliosfs@.service"),
+)
 
 
 def install(prefix: str = "/") -> list[str]:
-    """Link the mount helper and the unit to this checkout's; what lies there already is replaced if a link.
+    """Link the helpers of mount(8) and umount(8) and the unit to this checkout's; a link there is replaced.
 
     Args:
         prefix: The root of the system to install into.
@@ -185,7 +188,8 @@ def install(prefix: str = "/") -> list[str]:
     if not (scripts / "mount.fuse.heliosfs").is_file():
         raise CliError("--install needs a checkout, and this is none", "see docs/install.md")
     done = []
-    for source, place in ((scripts / "mount.fuse.heliosfs", _HELPER), (scripts / _UNIT, f"{_UNITS}/{_UNIT}")):
+    for name, place in _LINKS:
+        source = scripts / name
         target = Path(prefix) / place.lstrip("/")
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.is_symlink():

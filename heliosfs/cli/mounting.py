@@ -20,11 +20,12 @@ from heliosfs.daemon.options import MountOptions
 _ID = b"user.helios.id"
 
 
-def unmount(mountpoint: bytes, *, lazy: bool = False) -> None:
+def unmount(mountpoint: bytes, *, lazy: bool = False, force: bool = False) -> None:
     """End a mount; returns when its daemon is gone.
 
     Args:
         lazy: Detach it at once, even while it is in use; returns before the daemon is gone.
+        force: End its connection first, as root; whoever waits for the daemon gets an error, we do not wait.
 
     Raises:
         CliError: Nothing of ours is mounted there, or it is in use, or it can't be ended (exit 1).
@@ -33,7 +34,7 @@ def unmount(mountpoint: bytes, *, lazy: bool = False) -> None:
     from heliosfs.daemon.errors import DaemonError
 
     try:
-        mountpoints.unmount(Path(os.fsdecode(mountpoint)), lazy=lazy)
+        mountpoints.unmount(Path(os.fsdecode(mountpoint)), lazy=lazy, force=force)
     except DaemonError as error:
         raise CliError(error.message, code=error.exit_code) from error
 

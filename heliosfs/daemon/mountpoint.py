@@ -22,7 +22,7 @@ from urllib.parse import unquote_to_bytes
 
 from heliosfs.daemon.address import socket_address
 from heliosfs.daemon.errors import CONFLICT, FAILED, NO_FUSE, DaemonError
-from heliosfs.transport.mounts import FILESYSTEM_TYPE, Mount, mount_at, mounts, unmount_once
+from heliosfs.transport.mounts import FILESYSTEM_TYPE, MNT_FORCE, Mount, mount_at, mounts, umount, unmount_once
 
 _ANSWER_S: Final = 5.0
 _STALE_DEPTH: Final = 16
@@ -78,11 +78,12 @@ def store_of(mount: Mount) -> bytes:
     return unquote_to_bytes(mount.source)
 
 
-def unmount(mountpoint: Path, *, lazy: bool = False, timeout_s: float = 60.0) -> None:
+def unmount(mountpoint: Path, *, lazy: bool = False, force: bool = False, timeout_s: float = 60.0) -> None:
     """Unmount, and return when the daemon has stored what it had to and has gone, if this was its last mount.
 
     Args:
         lazy: Detach at once, even while files are open; the daemon goes when the last one is closed.
+        force: As root, end the connection first: for a daemon that does not answer. It is not waited for.
         timeout_s: How long to wait for the daemon; its last cut may take a while.
 
     Raises:
@@ -93,8 +94,13 @@ def unmount(mountpoint: Path, *, lazy: bool = False, timeout_s: float = 60.0) ->
     mount = mount_at(path)
     if mount is None:
         raise DaemonError(FAILED, f"{path}: nothing of heliosfs is mounted there")
-    processes = [] if lazy else _processes_of(Path(os.fsdecode(store_of(mount))))
+    processes = [] if lazy or force else _processes_of(Path(os.fsdecode(store_of(mount))))
     try:
+        if force and os.geteuid() == 0:
+            # It aborts the connection even where it says EBUSY then.
+            umount(path, MNT_FORCE)
+            if mount_at(path) is None:
+                return
         trouble = _unmount(path, mount, lazy)
         if trouble is not None:
             raise DaemonError(CONFLICT if "busy" in trouble else FAILED, _unmount_refusal(path, trouble))

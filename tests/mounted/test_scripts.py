@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -13,11 +14,22 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.mounts import REPOSITORY, MountedStore, fill, heliosfs, mountpoints, run, signature
+from tests.support.guard import servers
+from tests.support.mounts import (
+    REPOSITORY,
+    MountedStore,
+    fill,
+    heliosfs,
+    mountpoints,
+    run,
+    signature,
+    wait_until,
+)
 
 pytestmark = pytest.mark.mounted
 SCRIPTS = REPOSITORY / "mount_scripts"
 HELPER = SCRIPTS / "mount.fuse.heliosfs"
+UNMOUNTER = SCRIPTS / "umount.fuse.heliosfs"
 
 
 @pytest.fixture
@@ -62,6 +74,35 @@ def test_the_helper_gives_the_codes_of_mount(fresh: MountedStore) -> None:
         assert done.returncode == code, words
         assert done.stderr.startswith("mount.fuse.heliosfs: ")
     assert not fresh.mounted()
+
+
+def test_umount_waits_where_it_has_a_helper(fresh: MountedStore) -> None:
+    """So that the store can be removed, or its disk unmounted, by the next command."""
+    (fresh.point / "f").write_bytes(os.urandom(3_000_000))
+    assert "unmounted" in run(UNMOUNTER, fresh.point, "-v", "-t", "fuse.heliosfs").stdout
+    assert not fresh.mounted()
+    assert servers(os.fspath(fresh.point)) == []
+    shutil.rmtree(fresh.store)
+    heliosfs("init", fresh.store)
+    fresh.mount()
+
+
+def test_a_mount_is_ended_without_the_checkout(fresh: MountedStore) -> None:
+    alone = fresh.base / "umount.fuse.heliosfs"
+    shutil.copy(UNMOUNTER, alone)
+    run(alone, fresh.point, "-n")
+    assert not fresh.mounted()
+
+
+def test_umount_by_force_ends_a_mount_that_hangs(fresh: MountedStore) -> None:
+    worker = fresh.daemon() if fresh.status()["options"]["transport"] == "pyfuse3" else fresh.worker()
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        run(UNMOUNTER, fresh.point, "-f", timeout_s=20)
+        assert not fresh.mounted()
+    finally:
+        os.kill(worker, signal.SIGCONT)
+    wait_until(lambda: servers(os.fspath(fresh.point)) == [], "its end")
 
 
 def test_a_linked_helper_finds_its_checkout(fresh: MountedStore) -> None:

@@ -57,10 +57,11 @@ def test_missing_packages(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_install_links_helper_and_unit_and_can_be_repeated(tmp_path: Path) -> None:
     for _ in range(2):
-        assert len(doctor.install(str(tmp_path))) == 2
-    helper = tmp_path / "sbin" / "mount.fuse.heliosfs"
-    assert helper.is_symlink()
-    assert os.access(helper, os.X_OK)
+        assert len(doctor.install(str(tmp_path))) == 3
+    for name in ("mount.fuse.heliosfs", "umount.fuse.heliosfs"):
+        helper = tmp_path / "sbin" / name
+        assert helper.is_symlink()
+        assert os.access(helper, os.X_OK)
     assert (tmp_path / "etc/systemd/system/heliosfs@.service").read_text().startswith("# One HeliosFS mount")
 
 
