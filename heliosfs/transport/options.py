@@ -41,14 +41,11 @@ def fuse_options(store: Path, flags: Iterable[str], *, privileged: bool, trusted
     """The options of one mount.
 
     Args:
-        store: Shown as the source. What is not ASCII, and what libfuse's splitting of options would trip
-        over,
-            is shown in percent encoding.
+        store: Shown as the source. What is not ASCII, and what libfuse's splitting of options would trip over, is
+            shown in percent encoding.
         flags: From PASSED_ON, in the order given; of two that contradict each other the last one counts.
-        privileged: Mounting as root, not through fusermount3: set-id programs and device nodes then work
-        unless
+        privileged: Mounting as root, not through fusermount3: set-id programs and device nodes then work unless
             nosuid or nodev is given, as mount(8) has it for every other filesystem.
-
         trusted: The kernel is not to check permissions: for a mount where one user, or root, works alone.
 
     Raises:
