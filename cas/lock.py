@@ -1,7 +1,8 @@
 """The lock of a store: one process has it open, and the kernel gives it back when that process dies.
 
-Invariant: the lock is the flock, not the file; the file stays and tells the holder's pid to whoever is
-refused. Must not know: what the store contains.
+Invariants: the lock is the flock, not the file; the file stays and tells the holder's pid to whoever is refused.
+Whoever only asks does not take it, not even for an instant in which another would be refused. Must not know: what
+the store contains.
 """
 
 from __future__ import annotations
@@ -51,6 +52,21 @@ class StoreLock:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+def is_held(path: Path) -> bool:
+    """Whether somebody holds the lock at `path`; who is in another pid namespace is not seen.
+
+    Raises:
+        OSError: The file can't be looked at; no file is nobody's lock.
+    """
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return False
+    place = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+    with open("/proc/locks", encoding="ascii") as locks:
+        return any(line.split()[1:2] == ["FLOCK"] and place in line.split() for line in locks)
 
 
 def _holder(fd: int) -> int | None:

@@ -23,6 +23,11 @@ Steps = Callable[[str, int, int], None]
 """Called with (stage, done, of)."""
 
 _CONNECT_S = 5.0
+_SEE = "see daemon.log in the store"
+
+
+class DaemonGone(CliError):
+    """The daemon ended before it answered."""
 
 
 class Client:
@@ -59,7 +64,7 @@ class Client:
             steps: Told of each progress line of stages, if given.
 
         Raises:
-            CliError: The daemon went away before it answered, or sent something else than JSON lines.
+            CliError: It sent something else than JSON lines. DaemonGone.
         """
         request = {"argv": list(words), "branch": branch, "cwd_path": None}
         try:
@@ -75,9 +80,11 @@ class Client:
                     steps(str(state["stage"]), int(state.get("done", 0)), int(state.get("of", 0)))
                 elif progress is not None:
                     progress(int(state.get("files", 0)), int(state.get("bytes", 0)))
-        except (OSError, ValueError) as error:
-            raise CliError(f"the daemon's answer was cut short: {error}", "see daemon.log in the store") from error
-        raise CliError("the daemon went away before it answered", "see daemon.log in the store")
+        except OSError as error:
+            raise DaemonGone(f"the daemon's answer was cut short: {error}", _SEE) from error
+        except ValueError as error:
+            raise CliError(f"the daemon's answer makes no sense: {error}", _SEE) from error
+        raise DaemonGone("the daemon went away before it answered", _SEE)
 
 
 def connect(store: bytes) -> Client | None:

@@ -8,16 +8,25 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
+import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
-from heliosfs.cli.client import Progress, connect
+from cas.lock import is_held
+from heliosfs.cli.client import DaemonGone, Progress, connect
 from heliosfs.cli.exits import CliError, Exit
 from heliosfs.cli.output import Reply, shown
 from heliosfs.cli.stores import create
 from heliosfs.daemon.options import MountOptions
+from heliosfs.transport.mounts import mount_at
 
 _ID = b"user.helios.id"
+_CLOSING_S: Final = 120.0
+"""umount(8) returns before the daemon has stored what is new; on a busy host that may take this long."""
+_LOOK_S: Final = 0.02
+_SILENT_S: Final = 1.0
 
 
 def unmount(mountpoint: bytes, *, lazy: bool = False, force: bool = False) -> None:
@@ -54,11 +63,45 @@ def check_mountpoint(mountpoint: bytes, options: MountOptions) -> None:
         raise CliError(error.message, code=error.exit_code) from error
 
 
+class _Ending(Exception):
+    """The daemon that serves the store is about to end."""
+
+
 def join_daemon(store: bytes, mountpoint: bytes, options: MountOptions) -> bool:
     """Ask the daemon that serves the store, if there is one, for one more mountpoint.
 
+    One that has just been unmounted and still has something to store is waited for, with a line on stderr.
+
     Returns:
         Whether there is one, and it is mounted now.
+
+    Raises:
+        CliError: It won't: exit 11 on pyfuse3, which has one mountpoint in a process (the message says where
+            the branch can be seen instead); 1 or 3 as for a first mount.
+    """
+    began = time.monotonic()
+    told = False
+    while True:
+        try:
+            if _joined(store, mountpoint, options):
+                return True
+            ending = is_held(Path(os.fsdecode(store)) / "lock")
+        except (_Ending, DaemonGone):
+            ending = True
+        passed = time.monotonic() - began
+        if not ending or passed > _CLOSING_S:
+            return False
+        if passed > _SILENT_S and not told:
+            print(f"heliosfs: {shown(store)}: waiting for the process that is closing it", file=sys.stderr)
+            told = True
+        time.sleep(_LOOK_S)
+
+
+def _joined(store: bytes, mountpoint: bytes, options: MountOptions) -> bool:
+    """One attempt.
+
+    Returns:
+        False where no daemon answers.
 
     Raises:
         CliError: It won't: exit 11 on pyfuse3, which has one mountpoint in a process (the message says where
@@ -70,17 +113,22 @@ def join_daemon(store: bytes, mountpoint: bytes, options: MountOptions) -> bool:
     with client:
         known = client.ask(["ping"])
         if known.get("transport") == "pyfuse3":
-            raise _one_mountpoint(store, known.get("mountpoint"), options.branch)
+            there = known.get("mountpoint")
+            if not isinstance(there, str) or mount_at(Path(there)) is None:
+                raise _Ending
+            raise _one_mountpoint(store, there, options.branch)
         path = os.path.realpath(os.fsdecode(mountpoint))
         reply = client.ask(["mount", path, options.to_json()])
+    if reply.get("ending"):
+        raise _Ending
     if not reply.get("ok"):
         code = reply.get("exit")
         raise CliError(str(reply.get("error")), code=code if isinstance(code, int) else Exit.ERROR)
     return True
 
 
-def _one_mountpoint(store: bytes, mountpoint: object, branch: str) -> CliError:
-    where = inside_mount(mountpoint, branch) if isinstance(mountpoint, str) else None
+def _one_mountpoint(store: bytes, mountpoint: str, branch: str) -> CliError:
+    where = inside_mount(mountpoint, branch)
     if where is None:
         remedy = "unmount it first, or use what is mounted"
     else:

@@ -22,6 +22,7 @@ from heliosfs.daemon.rpc import Progress, Request, Verb, failure, success
 from heliosfs.daemon.takeover import Supervised, memory_of
 from heliosfs.filesystem import BranchInfo, Caller, Filesystem
 from heliosfs.transport.keeping import NobodyKeeps
+from heliosfs.transport.mounts import mount_at
 from heliosfs.transport.options import fuse_options
 from heliosfs.transport.registry import Registry
 from heliosfs.transport.requests import DeferWork
@@ -170,6 +171,10 @@ class MountTable:
                 session.stop()
 
 
+class _Ending(DaemonError):
+    """The mountpoint is gone, and its session will be in a moment: worth asking again."""
+
+
 def mount_verb(mounted: MountTable) -> Verb:
     """Answers `mount MOUNTPOINT OPTIONS`: one more mountpoint of this daemon's store, for its owner and root."""
 
@@ -188,7 +193,8 @@ def mount_verb(mounted: MountTable) -> Verb:
             refusal = daemon_error(error)
             if refusal is None:
                 raise
-            return {**failure("mount", 5, refusal.message), "exit": refusal.exit_code}
+            ending = isinstance(error, _Ending)
+            return {**failure("mount", 5, refusal.message), "exit": refusal.exit_code, "ending": ending}
         return success("mount", pid=os.getpid(), mountpoint=str(mountpoint))
 
     return mount
@@ -203,4 +209,6 @@ def _check(mounted: MountTable, mountpoint: Path, options: MountOptions) -> None
     if any(value is not None for value in given):
         raise DaemonError(CONFLICT, "memory=, log= and commit= were set by the first mount of this store")
     if mountpoint in mounted:
+        if mount_at(mountpoint) is None:
+            raise _Ending(LOCKED, f"{mountpoint}: is being unmounted")
         raise DaemonError(FAILED, f"{mountpoint}: is being served already")

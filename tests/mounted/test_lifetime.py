@@ -5,13 +5,27 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from subprocess import DEVNULL, PIPE
 
 import pytest
 
-from tests.support.mounts import MountedStore, fill, heliosfs, shell, signature, wait_until
+from tests.support.mounts import (
+    REPOSITORY,
+    MountedStore,
+    fill,
+    heliosfs,
+    run,
+    shell,
+    signature,
+    storage_processes,
+    wait_until,
+)
 from tests.support.otherprocess import OtherProcess
 from tests.support.versions import checkpoint, child, control, ctl, restore, snapshot, snapshots
 
@@ -70,6 +84,29 @@ def test_unmount_and_mount(fresh: MountedStore) -> None:
     assert {path: os.lstat(path).st_ino & (1 << 32) - 1 for path in fresh.point.rglob("*")} == numbers
     (fresh.point / "more").write_bytes(b"work goes on")
     restore(fresh.point, b"renamed")
+
+
+def test_a_mount_waits_for_the_daemon_that_closes_the_store(fresh: MountedStore) -> None:
+    """umount(8) returns before everything is stored; on a busy host long before: here its processes are stopped."""
+    (fresh.point / "file").write_bytes(bytes(range(256)) * 400)
+    storing = storage_processes(fresh.worker())
+    assert storing
+    for pid in storing:
+        os.kill(pid, signal.SIGSTOP)
+    run("umount", fresh.point)
+    words = [sys.executable, "-m", "heliosfs", "mount", fresh.store, fresh.point]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    with subprocess.Popen(words, stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE, env=environment) as mounting:
+        try:
+            assert mounting.stderr is not None
+            assert b"waiting for the process that is closing it" in mounting.stderr.readline()
+        finally:
+            for pid in storing:
+                os.kill(pid, signal.SIGCONT)
+        assert mounting.wait(60) == 0
+    assert (fresh.point / "file").read_bytes() == bytes(range(256)) * 400
+    fresh.unmount()
+    assert fresh.check() == []
 
 
 def test_after_a_kill(fresh: MountedStore) -> None:

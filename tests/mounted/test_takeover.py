@@ -16,7 +16,7 @@ import pytest
 from tests.crash.programs import run_programs
 from tests.crash.takeover import soak
 from tests.support import guard
-from tests.support.mounts import MountedStore, Mounts, heliosfs, run, shell, wait_until
+from tests.support.mounts import MountedStore, Mounts, heliosfs, run, shell, storage_processes, wait_until
 
 pytestmark = pytest.mark.mounted
 
@@ -25,12 +25,6 @@ pytestmark = pytest.mark.mounted
 def mount(mounts: Mounts) -> Iterator[MountedStore]:
     with mounts.mounted("kernel") as made:
         yield made
-
-
-def children(parent: int, word: bytes) -> list[int]:
-    """Of a process, those that have this word in their command line."""
-    found = (int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split())
-    return [pid for pid in found if word in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 def kill(mount: MountedStore) -> int:
@@ -175,7 +169,7 @@ def test_a_worker_that_closes_for_long_does_not_hang(mounts: Mounts, monkeypatch
     monkeypatch.setenv("HELIOSFS_PATIENCE_S", str(patience_s))
     with mounts.mounted("kernel") as mount:
         (mount.point / "f").write_bytes(bytes(range(256)) * 400)
-        cutting = children(mount.worker(), b"heliosfs.storage.workers")
+        cutting = storage_processes(mount.worker())
         assert cutting
         for pid in cutting:
             os.kill(pid, signal.SIGSTOP)

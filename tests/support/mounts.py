@@ -286,6 +286,12 @@ class MountedStore:
         return list(json.loads(done.stdout))
 
 
+def storage_processes(worker: int) -> list[int]:
+    """Of a worker, those that cut, compress and store for it."""
+    found = (int(pid) for pid in Path(f"/proc/{worker}/task/{worker}/children").read_text().split())
+    return [pid for pid in found if b"heliosfs.storage.workers" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
 def _is_daemon(pid: int) -> bool:
     try:
         return b"heliosfs.daemon" in Path(f"/proc/{pid}/cmdline").read_bytes()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cas.errors import StoreLocked
-from cas.lock import StoreLock
+from cas.lock import StoreLock, is_held
 
 
 def test_a_second_one_is_refused_and_told_by_whom(tmp_path: Path) -> None:
@@ -74,3 +74,12 @@ def test_death_gives_it_back(tmp_path: Path) -> None:
             process.kill()
             process.wait(10)
     StoreLock(path).close()
+
+
+def test_who_asks_does_not_take_it(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    assert not is_held(path)
+    lock = StoreLock(path)
+    assert is_held(path)
+    lock.close()
+    assert not is_held(path)
