@@ -159,7 +159,7 @@ def test_a_worker_that_hangs_is_replaced(mounts: Mounts, monkeypatch: pytest.Mon
         os.statvfs(mount.point)
         assert mount.worker() != hung
         assert mount.status()["restarts"] == 1
-        assert not Path(f"/proc/{hung}").exists()
+        wait_until(lambda: not Path(f"/proc/{hung}").exists(), "it is reaped")
 
 
 def test_a_worker_that_closes_for_long_does_not_hang(mounts: Mounts, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -201,14 +201,18 @@ def test_many_kills_are_no_reason_to_give_up(boss: Callable[..., Boss]) -> None:
     assert not last["refuse_resent"] and not last["read_only"]
 
 
+def check_dead(pid: int) -> None:
+    """It is dead now; once the next one serves there is time to reap it."""
+    with contextlib.suppress(FileNotFoundError):
+        assert Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    wait_until(lambda: not Path(f"/proc/{pid}").exists(), "it is reaped")
+
+
 def test_a_worker_that_says_nothing_is_killed(boss: Callable[..., Boss]) -> None:
     one = boss(["silent", "serve"], 0.5)
     silent = one.order(0)["pid"]
     assert one.order(1)["restarts"] == 1
-    with contextlib.suppress(FileNotFoundError):
-        assert Path(f"/proc/{silent}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    # Once the next one serves there is time to reap it.
-    wait_until(lambda: not Path(f"/proc/{silent}").exists(), "it is reaped")
+    check_dead(silent)
 
 
 def test_the_first_worker_may_refuse(boss: Callable[..., Boss]) -> None:
@@ -252,7 +256,7 @@ def test_a_new_version_takes_over_when_it_is_ready(boss: Callable[..., Boss]) ->
     second = one.order(1)
     assert second["kept"] == [["mount x", {"connection": 5}]]
     assert second["restarts"] == 0
-    assert not Path(f"/proc/{first['pid']}").exists()
+    check_dead(first["pid"])
     old, new = (one.directory / "standbys").read_text().split()
     wait_until(lambda: not Path(f"/proc/{old}").exists(), "the old program's end")
     assert Path(f"/proc/{new}").exists()
