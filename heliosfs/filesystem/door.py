@@ -63,8 +63,10 @@ class Door:
     Attributes:
         watcher: Told what each file operation is about to change, where somebody else than who asked must know.
         owed: What has been promised and not yet applied.
+        spare: Frees so many bytes of the disk, if what is only kept there for speed has as many; how many it were.
     """
 
+    spare: Callable[[int], int] = staticmethod(lambda wanted: 0)
     watcher: Callable[[list[Change]], None] | None = None
     owed: tuple[Record, Place] | None = None
 
@@ -191,6 +193,8 @@ class Door:
                 await persister.wait_for_room()
             if self._grant(length):
                 return
+            if not log.over_budget and self.spare(length):
+                continue
             if not await persister.make_room():
                 raise OSError(errno.ENOSPC, "no space left on the disk of the store")
 

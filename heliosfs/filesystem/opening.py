@@ -213,8 +213,11 @@ def _assemble(
         fs.reader,
     )
     fs.collector.use_reserve(space.release)
-    fs.backings = BackingFiles(layout.backing_dir, fs.reader, options.backing)
+    fs.backings = BackingFiles(
+        layout.backing_dir, fs.reader, options.backing, lambda: space.room(fs.persister.unstored)
+    )
     fs.backings.start()
+    fs.spare = fs.backings.shrink
     fs.store_path = layout.path
     fs.layout = layout
     fs.scrubber = Scrubber(layout.path, log, index, reads)

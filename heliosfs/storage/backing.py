@@ -2,7 +2,8 @@
 
 With `-o cache=shared` a file's pages belong to its backing file, one for equal content, instead of to each
 branch's inode. Invariants: a file is offered only when it is whole and every byte of it came from a verified
-chunk; it is never written to again; what is in use is not removed; together they stay within the budget.
+chunk; it is never written to again; what is in use is not removed; together they stay within the budget,
+and give way where the disk has no room for what is written.
 They are a cache: the directory is emptied whenever the store is opened. Must not know: the kernel, open files.
 """
 
@@ -13,6 +14,7 @@ import os
 import shutil
 import struct
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple, NewType
 
@@ -33,6 +35,7 @@ LEAST_BYTES: Final = 64 << 10
 """Smaller files cost more as a file of their own than their pages do."""
 AT_ONCE_BYTES: Final = 64 << 20
 """Larger ones are copied out when they are asked for a second time: the first may want a few bytes of them."""
+_MORE_BYTES: Final = 64 << 20
 _REMEMBERED: Final = 4096
 _PLACE: Final = struct.Struct("<QQQ32s")
 _FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -67,8 +70,13 @@ class BackingFile:
 class BackingFiles:
     """The backing files of a store, by content."""
 
-    def __init__(self, directory: Path, reader: Reader, budget_bytes: int) -> None:
+    def __init__(self, directory: Path, reader: Reader, budget_bytes: int, room: Callable[[], int]) -> None:
+        """
+        Args:
+            room: How many bytes of the disk ordinary writes may still take.
+        """
         self._directory = directory
+        self._room = room
         self._reader = reader
         self._budget = budget_bytes
         self._kept: OrderedDict[BackingKey, BackingFile] = OrderedDict()
@@ -160,9 +168,31 @@ class BackingFiles:
             self._asked.popitem(last=False)
         return False
 
+    def shrink(self, wanted: int) -> int:
+        """Remove those that were not asked for longest and that nobody uses: what is written needs the disk.
+
+        Args:
+            wanted: Bytes to be freed, as far as there are any; a little more goes, so that it is rarely asked.
+
+        Returns:
+            Bytes that were freed.
+        """
+        before = self._used
+        for file in list(self._kept.values()):
+            if before - self._used >= wanted + _MORE_BYTES:
+                break
+            if not file.users:
+                self._remove(file)
+        return before - self._used
+
     def _make_room(self, plan: BackingPlan) -> bool:
-        """Remove those that were not asked for longest, until this one fits; False if the others are in use."""
+        """Remove those that were not asked for longest, until this one fits; False if the others are in use.
+
+        Nor is one made on a disk that would be half full of it.
+        """
         wanted = sum(length for _, length, _, _ in plan.parts)
+        if self._room() < 2 * wanted:
+            return False
         for file in list(self._kept.values()):
             if self._used + wanted <= self._budget:
                 return True

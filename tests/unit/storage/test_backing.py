@@ -16,6 +16,7 @@ from heliosfs.core.ids import NodeId
 from heliosfs.filesystem import Caller, Filesystem, StoreOptions, open_filesystem
 from heliosfs.storage import backing
 from heliosfs.storage.backing import LEAST_BYTES
+from heliosfs.storage.space import Disk
 
 CALLER = Caller(0, 0)
 _STEP = 1 << 20
@@ -161,6 +162,29 @@ async def test_a_content_larger_than_the_budget_has_no_file(tmp_path: Path) -> N
         fs.backings.give_back(file)
         assert await fs.backing(other) is not None
         assert len(listed(fs)) == 1
+
+
+async def test_they_give_way_to_what_is_written(tmp_path: Path) -> None:
+    """A disk that has no room but what backing files take: those that nobody reads go, and none is made."""
+    async with opened(tmp_path) as fs:
+        nodes = [await make(fs, b"%d" % number, os.urandom(2 * LEAST_BYTES)) for number in range(4)]
+        await fs.wait_persisted()
+        used, unused, other = [await fs.backing(node) for node in nodes[:3]]
+        assert used is not None and unused is not None and other is not None
+        for file in (unused, other):
+            fs.backings.give_back(file)
+        taken = fs.space.taken(fs.persister.unstored)
+        fs.space._disk = lambda _: Disk(1 << 40, taken + (1 << 20) * (3 - len(listed(fs))))
+        fs._granted = 0
+        await fs.write(nodes[3], 0, b"changed", CALLER)
+        assert listed(fs) == [used.key.hex()]
+        assert fs.backings.stats()["bytes"] == used.blocks
+        fs.space._disk = lambda _: Disk(1 << 40, taken)
+        assert await fs.backing(nodes[1]) is None
+        assert listed(fs) == [used.key.hex()]
+        fs._granted = 0
+        with pytest.raises(OSError, match="no space left"):
+            await fs.write(nodes[3], 0, b"again", CALLER)
 
 
 @pytest.mark.parametrize("step", ["open", "pwrite", "ftruncate"])
