@@ -191,9 +191,11 @@ class Supervisor:
         elif now - worker.heard > OPENING_S:
             self._say(f"worker {worker.pid} does not come to serving: killed")
             self._kill(worker)
+        if self.worker is not None and self.worker.pid:
+            # The next one is at it, or serves: nobody waits for us.
+            reap(self._pids())
         if worker is not None and worker.serving:
             self._followers.tend(self.standby)
-            reap(self._pids())
 
     # --- processes that fork workers -----------------------------------------------------------------
 
