@@ -3,8 +3,8 @@
 The hand-over to a thread and back, each with its wait for the interpreter's lock, takes about as long as a quick
 disk takes for the sync itself; a sync on the loop would stop every request for as long as the disk likes. An
 io_uring needs neither: a worker of the kernel syncs, the loop serves on. Linux's older asynchronous I/O
-(io_submit(2)) is 15 us quicker, but the end of a process that has used it takes 36 ms, for which whoever goes on has
-to wait; with an io_uring that is 2.
+(io_submit(2)) is 15 us quicker, but the end of a process that has used it takes 36 ms, for which whoever goes on
+has to wait; with an io_uring that is 2.
 
 That worker may be started on the processor that asked, so whoever waits should sleep and not poll. Where syncs have
 been quick the loop itself sleeps, for one millisecond at most and until somebody asks it for something: its own way
