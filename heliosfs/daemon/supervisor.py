@@ -399,7 +399,10 @@ class Supervisor:
         """No worker can serve this store: everybody gets errors, nobody hangs, and nothing looks empty."""
         self._say(f"giving up after {self.failures} failures: {self.mountpoint} answers EIO; unmount it, then fsck")
         self.manager.status("failed: answering EIO")
-        refuse_all([kept.fd for name, kept in self.kept.items() if name.startswith("mount ")], self._signals)
+        # The socket, too: whoever asks there would wait for an answer.
+        for name in [name for name in self.kept if not name.startswith("mount ")]:
+            self._drop(name)
+        refuse_all([kept.fd for kept in self.kept.values()], self._signals)
 
     def _kill(self, worker: Worker) -> None:
         """SIGKILL, and wait until it is gone; the loop then sees its end."""

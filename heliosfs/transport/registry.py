@@ -48,10 +48,17 @@ class Registry:
         if not self._views[view]:
             self._fs.mounted_views.discard(view)
 
-    def released(self, lookups: LookupTable) -> None:
-        """A session's kernel knows nothing any more (at an unmount it sends no FORGET)."""
+    def released(self, lookups: LookupTable, *, handed_over: bool = False) -> None:
+        """A session's kernel knows nothing any more (at an unmount it sends no FORGET).
+
+        Args:
+            handed_over: It still knows everything, and another process goes on: what is unlinked and open stays, in
+                the cut that closing makes, too.
+        """
         del self._sessions[lookups]
         self._watch()
+        if handed_over:
+            return
         for node in lookups.drain():
             if not is_control(node):
                 self.forgotten(node)

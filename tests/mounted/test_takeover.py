@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -13,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from heliosfs.daemon.supervisor import READ_ONLY
 from tests.crash.programs import run_programs
-from tests.crash.takeover import soak
+from tests.crash.takeover import run_clients, soak
 from tests.support import guard
 from tests.support.mounts import MountedStore, Mounts, heliosfs, run, shell, storage_processes, wait_until
 
@@ -193,6 +195,43 @@ def test_upgrade(mount: MountedStore) -> None:
         file.write(b", after")
         assert os.pread(file.fileno(), 99, 0) == b"before, after"
         assert mount.status()["restarts"] == 0
+
+
+def test_upgrades_under_load(mount: MountedStore) -> None:
+    """Clients whose every operation is compared; each new process goes on in the middle of it."""
+    stop = mount.base / "stop"
+    clients = run_clients(mount, stop, 5)
+    try:
+        for _ in range(2):
+            reply = json.loads(heliosfs("upgrade", mount.point, "--json").stdout)
+            assert reply["worker_pid"] != reply["before"]
+    finally:
+        stop.touch()
+        reports = [json.loads(process.communicate(timeout=60)[0]) for process in clients]
+    assert [report["errors"] for report in reports] == [[]] * len(clients)
+    assert sum(report["operations"] for report in reports) > 0
+    assert mount.status()["restarts"] == 0
+    mount.unmount()
+    assert mount.check() == []
+
+
+def test_crash_upon_crash_leaves_what_can_be_read(mount: MountedStore) -> None:
+    point = mount.point
+    (point / "f").write_bytes(b"kept")
+    for number in range(READ_ONLY):
+        assert mount.status()["restarts"] == number
+        os.kill(mount.worker(), signal.SIGABRT)
+    status = mount.status()
+    assert (status["state"], status["mending"]) == ("read-only", False)
+    assert "died again and again" in status["error"]
+    with pytest.raises(OSError) as raised:
+        (point / "g").touch()
+    assert raised.value.errno == errno.EROFS
+    assert (point / "f").read_bytes() == b"kept"
+    mount.unmount()
+    mount.mount()
+    assert os.listdir(point) == ["f"]
+    (point / "f").write_bytes(b"kept, and changed")
 
 
 def test_every_mountpoint_of_a_daemon_goes_on(mount: MountedStore) -> None:

@@ -13,6 +13,7 @@ DIRECTORY/orders, one JSON line each, with the content of what was kept.
     unborn        exit before it says who it is
     late          say who it is only when DIRECTORY/gate, a FIFO, has been opened for writing; then serve
     deaf          as serve, but SIGTERM only makes DIRECTORY/told
+    stuck         as serve, but it mounts DIRECTORY/stuck, and hangs for good when a directory is made there
     hoard N       as serve, with N memfds more
 
 One that is to follow says that it is level, leaves twins when asked to, and takes its act when it is to serve; its
@@ -36,6 +37,8 @@ from pathlib import Path
 from typing import Any
 
 from heliosfs.daemon import standby, words
+from tests.support import stuck
+from tests.support.mounts import connection_of
 
 BEAT_S = 0.02
 
@@ -139,6 +142,13 @@ def work(directory: Path, line: socket.socket) -> int:
         kept = os.memfd_create("kept")
         os.write(kept, b"what the kernel knows")
         words.say(line, {"say": "keep", "name": "mount x", "more": {"connection": 5}}, [kept])
+    if act == "stuck":
+        point = directory / "stuck"
+        fuse = stuck.mount(point)
+        words.say(line, {"say": "keep", "name": "mount y", "more": {"number": connection_of(point)}}, [kept])
+        words.say(line, {"say": "serving"})
+        words.say(line, {"say": "caught_up"})
+        stuck.hang(fuse)
     if act == "hoard":
         for at in range(int(number)):
             words.say(line, {"say": "keep", "name": f"hoard {at}", "more": {"path": "x" * 4000}}, [kept])

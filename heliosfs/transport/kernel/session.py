@@ -247,7 +247,7 @@ class KernelSession:
                     if not await ending.quiet(invalidator):
                         _log.error("a cache notification still hangs: aborting")
                         self._abort()
-                registry.released(lookups)
+                registry.released(lookups, handed_over=self._keeper.handing_over)
                 if sharing is not None:
                     sharing.close()
                 if self._trace is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.mounts import REPOSITORY, wait_until
+from tests.support.mounts import REPOSITORY, leaked, run, wait_until
 
 RUNNER = """
 import sys
@@ -94,8 +95,14 @@ class Boss:
 def boss(tmp_path: Path) -> Iterator[Callable[..., Boss]]:
     made: list[Boss] = []
 
-    def make(acts: list[str], patience_s: float = 30.0, blind: str | None = None, **env: str) -> Boss:
-        made.append(Boss(tmp_path, acts, patience_s, blind, **env))
+    def make(
+        acts: list[str],
+        patience_s: float = 30.0,
+        blind: str | None = None,
+        directory: Path = tmp_path,
+        **env: str,
+    ) -> Boss:
+        made.append(Boss(directory, acts, patience_s, blind, **env))
         return made[-1]
 
     yield make
@@ -213,6 +220,24 @@ def test_a_worker_that_says_nothing_is_killed(boss: Callable[..., Boss]) -> None
     silent = one.order(0)["pid"]
     assert one.order(1)["restarts"] == 1
     check_dead(silent)
+
+
+@pytest.mark.mounted
+def test_a_worker_that_no_signal_ends_is_freed(boss: Callable[..., Boss], scratch: Path) -> None:
+    """It hangs in the kernel, in a notification; whoever waits for it gets an error, and the next one serves."""
+    point = scratch / "stuck"
+    point.mkdir()
+    one = boss(["stuck", "serve"], 0.5, directory=scratch)
+    stuck = one.order(0)["pid"]
+    wait_until(lambda: leaked(scratch), "it has mounted")
+    try:
+        with pytest.raises(OSError) as raised:
+            (point / "d").mkdir()
+        assert raised.value.errno in (errno.ECONNABORTED, errno.ENOTCONN)
+        assert one.order(1)["restarts"] == 1
+        wait_until(lambda: not Path(f"/proc/{stuck}").exists(), "it is reaped")
+    finally:
+        run("umount", "-l", point)
 
 
 def test_the_first_worker_may_refuse(boss: Callable[..., Boss]) -> None:
