@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from heliosfs.daemon import words
-from heliosfs.daemon.staff import Kept, Standby, Worker, hurry
+from heliosfs.daemon.holdings import Kept
+from heliosfs.daemon.staff import Standby, Worker, hurry
 
 _RETRY_S: Final = 2.0
 _TRIES: Final = 5

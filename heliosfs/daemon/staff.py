@@ -16,19 +16,11 @@ import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 _PIDFD_INFO: Final = struct.Struct("=Q52xi")
 _PIDFD_GET_INFO: Final = 0xC040FF0B
 _PIDFD_INFO_EXIT: Final = 8
-
-
-@dataclass(slots=True)
-class Kept:
-    """A descriptor that outlives its worker, and what goes with it."""
-
-    fd: int
-    more: dict[str, Any]
 
 
 @dataclass(slots=True, eq=False)

@@ -29,9 +29,10 @@ from typing import Any, Final
 from heliosfs.daemon import words
 from heliosfs.daemon.followers import Followers
 from heliosfs.daemon.herald import Herald
+from heliosfs.daemon.holdings import Holdings
 from heliosfs.daemon.refusing import refuse_all
 from heliosfs.daemon.sdnotify import ServiceManager
-from heliosfs.daemon.staff import Kept, Standby, Worker, calm, hurry, reap, unhurried, wait_for_all
+from heliosfs.daemon.staff import Standby, Worker, calm, hurry, reap, unhurried, wait_for_all
 
 PATIENCE_S: Final = 30.0
 """A worker that serves says every second that it is alive; a big restore may hold its loop for some of them."""
@@ -47,8 +48,6 @@ HOPELESS: Final = 9
 _DELAYS_S: Final = (0.0, 0.0, 0.0, 0.1, 0.5, 2.0, 5.0)
 _STANDBY: Final = (sys.executable, "-P", "-m", "heliosfs.daemon.standby")
 _STANDBY_TRIES: Final = 5
-_KEPT_AT_ONCE: Final = 20
-"""A name and what goes with it have up to 6 KiB, paths included."""
 _PR_SET_CHILD_SUBREAPER: Final = 36
 
 
@@ -74,7 +73,7 @@ class Supervisor:
     delays_s: Sequence[float] = _DELAYS_S
     follow: bool = True
     manager: ServiceManager = field(default_factory=ServiceManager.from_environment)
-    kept: dict[str, Kept] = field(default_factory=dict)
+    kept: Holdings = field(default_factory=Holdings)
     restarts: int = 0
     failures: int = 0
     worker: Worker | None = None
@@ -268,29 +267,12 @@ class Supervisor:
         }
         worker.heard = time.monotonic()
         self.worker = worker
-        if not self._entrust(worker, order):
+        if not self.kept.entrust(worker.line, order, END_S):
             self._say("the next worker does not take what is kept")
             self._kill(worker)
             if worker.pidfd < 0:
                 self._poll.unregister(worker.line)
                 worker.line.close()
-
-    def _entrust(self, worker: Worker, order: dict[str, object]) -> bool:
-        """Give a worker what is kept, in as many messages as it needs, and its order last. Whether it takes it."""
-        left = list(self.kept.items())
-        worker.line.settimeout(END_S)
-        try:
-            while True:
-                some, left = left[:_KEPT_AT_ONCE], left[_KEPT_AT_ONCE:]
-                message: dict[str, object] = {"do": "kept"} if left else order
-                message["kept"] = [[name, kept.more] for name, kept in some]
-                words.say(worker.line, message, [kept.fd for _, kept in some])
-                if not left:
-                    return True
-        except TimeoutError:
-            return False
-        finally:
-            worker.line.setblocking(False)
 
     def _made(self) -> Worker | None:
         """A new process to serve."""
@@ -328,10 +310,9 @@ class Supervisor:
             worker.pid, worker.pidfd = message["pid"], fds.pop()
             self._poll.register(worker.pidfd, select.POLLIN)
         elif said == "keep":
-            self._drop(message["name"])
-            self.kept[message["name"]] = Kept(fds.pop(), message["more"])
+            self.kept.hold(message["name"], fds.pop(), message["more"])
         elif said == "drop":
-            self._drop(message["name"])
+            self.kept.drop(message["name"])
         elif said == "serving":
             worker.serving = True
             worker.began = time.monotonic()
@@ -399,10 +380,7 @@ class Supervisor:
         """No worker can serve this store: everybody gets errors, nobody hangs, and nothing looks empty."""
         self._say(f"giving up after {self.failures} failures: {self.mountpoint} answers EIO; unmount it, then fsck")
         self.manager.status("failed: answering EIO")
-        # The socket, too: whoever asks there would wait for an answer.
-        for name in [name for name in self.kept if not name.startswith("mount ")]:
-            self._drop(name)
-        refuse_all([kept.fd for kept in self.kept.values()], self._signals)
+        refuse_all(self.kept.connections(), self._signals)
 
     def _kill(self, worker: Worker) -> None:
         """SIGKILL, and wait until it is gone; the loop then sees its end."""
@@ -415,18 +393,8 @@ class Supervisor:
         if not poll.poll(END_S * 1000):
             # A thread of it waits in the kernel for a lock that only an answer frees: the connection must end.
             self._say(f"worker {worker.pid} does not die: aborting its connections")
-            self._abort()
+            self.kept.abort(self._say)
             poll.poll(END_S * 1000)
-
-    def _abort(self) -> None:
-        for kept in self.kept.values():
-            number = kept.more.get("number")
-            if number is not None:
-                try:
-                    with open(f"/sys/fs/fuse/connections/{number}/abort", "w") as abort:
-                        abort.write("1")
-                except OSError as error:
-                    self._say(f"can't abort connection {number}: {error}")
 
     def _end_all(self) -> None:
         calm()
@@ -437,15 +405,9 @@ class Supervisor:
         if self.worker is not None:
             self._kill(self.worker)
             self.worker.forget(self._poll)
-        for name in list(self.kept):
-            self._drop(name)
+        self.kept.drop_all()
         # Who reads the database for a follower ends by itself, and may be just opening it.
         wait_for_all(END_S)
-
-    def _drop(self, name: str) -> None:
-        kept = self.kept.pop(name, None)
-        if kept is not None:
-            os.close(kept.fd)
 
     # --- telling others ------------------------------------------------------------------------------
 

@@ -362,6 +362,7 @@ def test_it_imports_almost_nothing() -> None:
         "heliosfs.daemon",
         "heliosfs.daemon.followers",
         "heliosfs.daemon.herald",
+        "heliosfs.daemon.holdings",
         "heliosfs.daemon.staff",
         "heliosfs.daemon.words",
         "heliosfs.daemon.refusing",
