@@ -30,8 +30,8 @@ from heliosfs.storage.note import StoreNote
 
 TICK_S: Final = 0.02
 """Between two looks while records come. Without a new one between them, what there is is replayed."""
-BEHIND_S: Final = 1.0
-"""So far behind the worker we may be while records come without a pause: 10,000 at most, 0.2 s to replay."""
+BEHIND_S: Final = 0.25
+"""So far behind the worker we may be while records come without a pause: 2,500 at most, 50 ms to replay."""
 _QUIET: Final = 25
 """Looks without a record after which we sleep."""
 _SLICE: Final = 200
