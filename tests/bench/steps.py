@@ -207,7 +207,9 @@ def git_checkout(site: Site) -> tuple[float, bool]:
 
 def copy(site: Site) -> tuple[float, bool]:
     taken, _ = _timed(site, site.base, "cp", "-a", site.tree, site.copy)
-    return taken, survey(site.copy) == survey(site.tree)
+    # A copy of a tree that could not be unpacked is none.
+    whole = survey(site.tree, leave_out=".git")[0] == site.kit.tree.files
+    return taken, whole and survey(site.copy) == survey(site.tree)
 
 
 def remove(site: Site) -> tuple[float, bool]:
