@@ -73,6 +73,7 @@ class ChunkIndex:
             if not suspects:
                 return [PREFIX + id in db for id in ids]
         except Exception:
+            # RocksDB's have no class. One record can't be read: one after the other it will tell which.
             pass
         return [id not in suspects and self._readable(id) for id in ids]
 

@@ -15,10 +15,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from heliosfs.cli.exits import CliError, Exit
+from heliosfs.cli.helping import exit_code, split_words
 from heliosfs.cli.output import shown
 
-USAGE = 1
-FAILED = 32
 _USAGE_LINE = "usage: umount.fuse.heliosfs MOUNTPOINT [-nlfvr] [-N NAMESPACE] [-t TYPE]"
 
 
@@ -43,24 +42,7 @@ def read_words(words: Sequence[str]) -> Request:
     Raises:
         CliError: They are not like that (exit 2).
     """
-    places: list[str] = []
-    flags: set[str] = set()
-    rest = list(words)
-    while rest:
-        word = rest.pop(0)
-        if not word.startswith("-") or word == "-":
-            places.append(word)
-            continue
-        for at, letter in enumerate(word[1:], 1):
-            if letter in "Nt":
-                if not word[at + 1 :] and not rest:
-                    raise CliError(f"option -{letter} needs a value", _USAGE_LINE, Exit.USAGE)
-                if not word[at + 1 :]:
-                    rest.pop(0)
-                break
-            if letter not in "nlfvr":
-                raise CliError(f"unknown option -{letter}", _USAGE_LINE, Exit.USAGE)
-            flags.add(letter)
+    places, flags, _ = split_words(words, "nlfvr", "Nt", _USAGE_LINE)
     if len(places) != 1:
         raise CliError("a mountpoint is needed", _USAGE_LINE, Exit.USAGE)
     return Request(os.fsencode(places[0]), "l" in flags, "f" in flags, "v" in flags)
@@ -68,21 +50,16 @@ def read_words(words: Sequence[str]) -> Request:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """End one mount; gives umount(8)'s exit code."""
+    return exit_code("umount.fuse.heliosfs", lambda: _unmount(sys.argv[1:] if argv is None else argv))
+
+
+def _unmount(words: Sequence[str]) -> str:
     from heliosfs.cli import mounting
 
-    try:
-        request = read_words(sys.argv[1:] if argv is None else argv)
-        target = os.path.join(os.getcwdb(), request.target)
-        mounting.unmount(target, lazy=request.lazy, force=request.force)
-        if request.verbose:
-            print(f"umount.fuse.heliosfs: {shown(target)} unmounted")
-    except CliError as error:
-        print(error.line().replace("heliosfs:", "umount.fuse.heliosfs:", 1), file=sys.stderr)
-        return USAGE if error.code == Exit.USAGE else FAILED
-    except Exception as error:
-        print(f"umount.fuse.heliosfs: {type(error).__name__}: {error}", file=sys.stderr)
-        return FAILED
-    return 0
+    request = read_words(words)
+    target = os.path.join(os.getcwdb(), request.target)
+    mounting.unmount(target, lazy=request.lazy, force=request.force)
+    return f"{shown(target)} unmounted" if request.verbose else ""
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from heliosfs.cli.exits import CliError, Exit
-from heliosfs.cli.mount_helper import FAILED, USAGE, main, read_words
+from heliosfs.cli.helping import FAILED, USAGE
+from heliosfs.cli.mount_helper import main, read_words
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from heliosfs.cli.umount_helper import FAILED, USAGE, Request, main, read_words
+from heliosfs.cli.helping import FAILED, USAGE
+from heliosfs.cli.umount_helper import Request, main, read_words
 
 
 @pytest.mark.parametrize(
