@@ -20,10 +20,10 @@ _IGNORED = frozenset(
     (
         *("defaults", "auto", "noauto", "user", "nouser", "users"),
         *("nousers", "owner", "group", "nofail", "_netdev", "loud"),
-        *("silent"),
+        "silent",
         *("strictatime", "nostrictatime", "relatime", "norelatime", "lazytime", "nolazytime"),
         *("iversion", "noiversion", "mand", "nomand"),
-        *("default_permissions"),
+        "default_permissions",
     )
 )
 _IGNORED_PREFIXES = ("x-", "X-", "comment=", "uhelper=", "helper=", "fsname=", "subtype=")

@@ -61,6 +61,31 @@ def test_the_helper_mounts_as_mount_asks(fresh: MountedStore) -> None:
     assert not fresh.mounted()
 
 
+def test_a_mount_is_made_read_only_and_writable_again(fresh: MountedStore) -> None:
+    """As mount(8) asks for `mount -o remount,ro MOUNTPOINT`: with all the options that the kernel shows."""
+    file = fresh.point / "f"
+    shown = "user_id=0,group_id=0,default_permissions"
+    file.write_text("kept")
+    with file.open("ab"):
+        busy = run(HELPER, fresh.store, fresh.point, "-o", f"remount,ro,{shown}", check=False)
+        assert busy.returncode == 32
+        assert "open for writing" in busy.stderr
+    assert "remounted" in run(HELPER, fresh.store, fresh.point, "-v", "-o", f"remount,ro,nosuid,{shown}").stdout
+    options = run("findmnt", "-n", "-o", "OPTIONS", "--mountpoint", fresh.point).stdout.strip().split(",")
+    assert {"ro", "nosuid"} <= set(options)
+    with pytest.raises(OSError, match="Read-only"):
+        file.write_text("lost")
+    assert file.read_text() == "kept"
+    run(HELPER, fresh.store, fresh.point, "-f", "-o", f"remount,rw,{shown}")
+    with pytest.raises(OSError, match="Read-only"):
+        file.unlink()
+    run(HELPER, fresh.store, fresh.point, "-o", f"remount,rw,{shown}")
+    options = run("findmnt", "-n", "-o", "OPTIONS", "--mountpoint", fresh.point).stdout.strip().split(",")
+    assert "rw" in options
+    assert "nosuid" not in options
+    file.unlink()
+
+
 def test_the_helper_gives_the_codes_of_mount(fresh: MountedStore) -> None:
     fresh.unmount()
     for words, code in (

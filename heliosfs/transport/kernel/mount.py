@@ -33,6 +33,7 @@ _FLAGS: Final = {
     "nodiratime": 1 << 11,
 }
 """Options that are flags of mount(2), as in linux/mount.h."""
+_REMOUNT: Final = 1 << 5
 _MEANT_ANYWAY: Final = frozenset({"rw", "suid", "dev", "exec", "async", "atime", "diratime"})
 _PRIVILEGED: Final = frozenset({"suid", "dev"})
 _OURS: Final = frozenset({"auto_unmount"})
@@ -60,6 +61,22 @@ def mount(mountpoint: Path, options: set[str]) -> int:
         if code != errno.EPERM:
             raise MountRefused(mountpoint, os.strerror(code))
     return _mount_by_fusermount(mountpoint, options)
+
+
+def remount(mountpoint: Path, options: set[str]) -> int:
+    """Give a mount that is there, by whichever transport, other flags of mount(2); the errno, 0 if it was done.
+
+    Args:
+        mountpoint: As for `mount`. The caller has made sure that it is a mount of ours: mount(2) doesn't ask.
+        options: As for `mount`, and all of them: a flag that is left out is taken away.
+
+    EBUSY: `ro`, while a file is open for writing. EPERM: not root. Source: mount(2), MS_REMOUNT.
+    """
+    flags, _, source = _split(options)
+    libc = ctypes.CDLL(None, use_errno=True)
+    # No data: FUSE takes none in a remount, and through the newer fsconfig(2) refuses it.
+    words = (os.fsencode(source), os.fsencode(mountpoint), None, ctypes.c_ulong(flags | _REMOUNT), None)
+    return 0 if libc.mount(*words) == 0 else ctypes.get_errno()
 
 
 def _open_device(mountpoint: Path) -> int:

@@ -49,3 +49,22 @@ def test_bad_words_are_usage_errors(words: list[str], capsys: pytest.CaptureFixt
 def test_a_missing_store_is_a_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path / "s"), str(tmp_path)]) == FAILED
     assert "no store here" in capsys.readouterr().err
+
+
+def test_a_remount_takes_what_the_kernel_shows() -> None:
+    """mount(8) reads the options of the mount that is there, and passes them all."""
+    shown = "remount,ro,nosuid,relatime,user_id=0,group_id=0,default_permissions,allow_other,max_read=4096"
+    request = read_words(["/s", "/m", "-o", shown])
+    assert request.remount
+    assert request.options.flags == ("ro", "nosuid", "allow_other")
+    assert not read_words(["/s", "/m", "-o", "ro"]).remount
+    for words in (["-o", "remount,strange"], ["-o", "user_id=0"]):
+        with pytest.raises(CliError, match="unknown mount option"):
+            read_words(["/s", "/m", *words])
+
+
+def test_only_a_mount_of_ours_is_remounted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """mount(2) would change the flags of whatever is mounted there."""
+    for place in (tmp_path, Path("/proc")):
+        assert main([str(tmp_path), str(place), "-o", "remount,ro"]) == FAILED
+        assert "no HeliosFS is mounted here" in capsys.readouterr().err

@@ -38,7 +38,11 @@ def test_options_of_mount_are_handed_on_in_their_order() -> None:
 
 
 @pytest.mark.parametrize(
-    "word", ["auto", "noauto", "user", "nofail", "_netdev", "defaults", "x-systemd.automount", "comment=x", ""]
+    "word",
+    [
+        *("auto", "noauto", "user", "nofail", "_netdev", "defaults", "x-systemd.automount", "comment=x", ""),
+        *("silent", "relatime", "default_permissions"),
+    ],
 )
 def test_what_concerns_mount_alone_is_ignored(word: str) -> None:
     assert parse([f"rw,{word}"]).flags == ("rw",)
@@ -49,7 +53,7 @@ def test_what_concerns_mount_alone_is_ignored(word: str) -> None:
     [
         *("branches=x", "allow_others", "memory", "memory=", "memory=0", "memory=12Q", "memory=-1", "log=1.5G"),
         *("commit=0", "commit=2h", "commit=ten", "control=on", "cache=none", "branch="),
-        *("branch=/main", "branch=main/", "ro=1", "memory=99999999999999999999999"),
+        *("branch=/main", "branch=main/", "ro=1", "s", "_", "memory=99999999999999999999999"),
     ],
 )
 def test_what_is_unknown_or_malformed_is_refused_by_name(word: str) -> None:
