@@ -138,6 +138,7 @@ _OWN: dict[str, tuple[str, Callable[[str, str], object]]] = {
     "debug": ("debug", _debug),
     "supervised": ("supervised", _yes),
     "follow": ("follow", _yes),
+    "realtime": ("realtime", _yes),
 }
 """Option -> field of MountOptions, and what reads its value."""
 

@@ -21,7 +21,7 @@ from typing import Any, Final
 from heliosfs.core.errors import Damaged
 from heliosfs.daemon import words
 from heliosfs.daemon.options import MountOptions
-from heliosfs.daemon.staff import hurry
+from heliosfs.daemon.priority import hurry
 from heliosfs.filesystem import StoreOptions
 from heliosfs.filesystem.following import Following
 from heliosfs.storage.layout import StoreLayout

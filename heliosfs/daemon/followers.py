@@ -18,7 +18,8 @@ from typing import Any, Final
 
 from heliosfs.daemon import words
 from heliosfs.daemon.holdings import Kept
-from heliosfs.daemon.staff import Standby, Worker, hurry
+from heliosfs.daemon.priority import hurry
+from heliosfs.daemon.staff import Standby, Worker
 
 _RETRY_S: Final = 2.0
 _TRIES: Final = 5

@@ -31,6 +31,7 @@ class MountOptions:
         debug: What to log besides; "requests": every request.
         supervised: A death of the process that serves is outlived (kernel transport alone).
         follow: Another process follows what that one does, so that it can go on at once.
+        realtime: The process that serves gets a processor before others do, where the system lets it.
     """
 
     branch: str = "main"
@@ -48,6 +49,7 @@ class MountOptions:
     debug: str = ""
     supervised: bool = True
     follow: bool = True
+    realtime: bool = True
 
     @property
     def outlives_its_process(self) -> bool:

@@ -28,10 +28,10 @@ from heliosfs.daemon.checks import check_verbs
 from heliosfs.daemon.errors import FAILED, DaemonError, daemon_error
 from heliosfs.daemon.mounted import MountTable, mount_verb
 from heliosfs.daemon.options import DEFAULT_TRANSPORT, MountOptions
+from heliosfs.daemon.priority import Foremost
 from heliosfs.daemon.readiness import Announcer
 from heliosfs.daemon.rpc import Progress, Request, Server, Verb, listening, success
 from heliosfs.daemon.sdnotify import ServiceManager
-from heliosfs.daemon.staff import calm
 from heliosfs.daemon.takeover import Supervised, note_of
 from heliosfs.daemon.transfers import transfer_verbs
 from heliosfs.daemon.upkeep import keep_up
@@ -109,6 +109,7 @@ async def _serve(
         if not foreground:
             journal.move_to_store(store)
         _log.info("store %s, process %d, branch %s at %s", store, os.getpid(), options.branch, mountpoint)
+        foremost = Foremost(partial(trio.lowlevel.current_trio_token().run_sync_soon, idempotent=True))
         commands = Commands(fs)
         mounted = MountTable(fs, store, commands, options.transport or DEFAULT_TRANSPORT, keeper)
         server = Server(
@@ -134,8 +135,14 @@ async def _serve(
             announcer.ready()
             if keeper.followed is not None:
                 await trio.sleep(_WORK_S)
-                calm()
+            if options.realtime:
+                foremost.begin()
+            else:
+                foremost.end()
+            if keeper.followed is not None:
                 fs.cut_if_due()
+        # What is left to do nobody waits for.
+        foremost.end()
 
 
 @asynccontextmanager

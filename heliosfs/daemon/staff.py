@@ -1,6 +1,6 @@
 """The processes of a supervisor, as it holds them: who forks, who serves, who follows.
 
-Imports the standard library alone.
+Imports the standard library alone, and who hurries.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ import socket
 import struct
 import subprocess
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
+
+from heliosfs.daemon.priority import unhurried
 
 _PIDFD_INFO: Final = struct.Struct("=Q52xi")
 _PIDFD_GET_INFO: Final = 0xC040FF0B
@@ -96,31 +97,6 @@ class Worker:
         return result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
 
 
-def hurry(pid: int, *, alone: bool = False) -> None:
-    """Have a process (0: this one) go before all others, until it says otherwise itself.
-
-    Where the system does not let us, it is one among others. Niceness would not do: it counts within a session
-    alone.
-
-    Args:
-        alone: What it starts does not hurry; else its threads do, for one that has the interpreter's lock and no
-            processor would keep it waiting.
-    """
-    policy = os.SCHED_RR | (os.SCHED_RESET_ON_FORK if alone else 0)
-    with contextlib.suppress(ProcessLookupError):
-        try:
-            os.sched_setscheduler(pid, policy, os.sched_param(1))
-        except PermissionError:
-            os.sched_setscheduler(pid, os.SCHED_OTHER, os.sched_param(0))
-
-
-def calm() -> None:
-    """Let this process be one among others again, with all of its threads."""
-    for thread in os.listdir("/proc/self/task"):
-        with contextlib.suppress(ProcessLookupError):
-            os.sched_setscheduler(int(thread), os.SCHED_OTHER, os.sched_param(0))
-
-
 def status_of_stranger(pid: int, pidfd: int) -> int | None:
     """The status of a process that has ended and is not our child, as subprocess has it; None: unknown.
 
@@ -140,20 +116,6 @@ def status_of_stranger(pid: int, pidfd: int) -> int | None:
         return os.waitstatus_to_exitcode(status)
     # It was there just now, so nobody else had its number before.
     return os.waitstatus_to_exitcode(int(fields[-1])) if fields[:1] == [b"Z"] else None
-
-
-@contextlib.contextmanager
-def unhurried() -> Iterator[None]:
-    """Reap in here: the kernel spins until nobody looks at the dead process in /proc any more, and beside one that
-    hurries whoever looks gets no processor for a second (seen)."""
-    hurried = os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK == os.SCHED_RR
-    if hurried:
-        calm()
-    try:
-        yield
-    finally:
-        if hurried:
-            hurry(0, alone=True)
 
 
 def wait_for_all(patience_s: float) -> None:

@@ -30,9 +30,10 @@ from heliosfs.daemon import words
 from heliosfs.daemon.followers import Followers
 from heliosfs.daemon.herald import Herald
 from heliosfs.daemon.holdings import Holdings
+from heliosfs.daemon.priority import calm, hurry, unhurried
 from heliosfs.daemon.refusing import refuse_all
 from heliosfs.daemon.sdnotify import ServiceManager
-from heliosfs.daemon.staff import Standby, Worker, calm, hurry, reap, unhurried, wait_for_all
+from heliosfs.daemon.staff import Standby, Worker, reap, wait_for_all
 
 PATIENCE_S: Final = 30.0
 """A worker that serves says every second that it is alive; a big restore may hold its loop for some of them."""

@@ -27,7 +27,7 @@ from heliosfs.daemon.adopting import start_supervisor
 from heliosfs.daemon.errors import FAILED, DaemonError
 from heliosfs.daemon.follower import Follower, born
 from heliosfs.daemon.options import MountOptions
-from heliosfs.daemon.staff import calm
+from heliosfs.daemon.priority import calm, unhurried
 from heliosfs.filesystem.following import Following
 from heliosfs.storage.note import StoreNote
 from heliosfs.transport.keeping import MOUNT, Found, Keeper, NobodyKeeps
@@ -242,12 +242,15 @@ class Supervised:
 
     def _reap(self) -> None:
         """Supervisors of ours that died, and who follows us: the supervisor has others follow now and then."""
-        self._children = [child for child in self._children if child.poll() is None]
-        if self._twin:
-            with contextlib.suppress(ChildProcessError):
-                if not os.waitpid(self._twin, os.WNOHANG)[0]:
-                    return
-            self._twin = 0
+        if not self._children and not self._twin:
+            return
+        with unhurried():
+            self._children = [child for child in self._children if child.poll() is None]
+            if self._twin:
+                with contextlib.suppress(ChildProcessError):
+                    if not os.waitpid(self._twin, os.WNOHANG)[0]:
+                        return
+                self._twin = 0
 
     def _wait_for_twin(self) -> None:
         until = time.monotonic() + _END_S

@@ -3,11 +3,13 @@
 The cost of a request is the sleep and the wake-up, not the work: a daemon that looks for 200 us after its last
 request answers up to twice as fast as one that blocks at once (DESIGN section 6; limits: docs/performance.md).
 Invariants: other tasks of the loop get a turn every STEP_S of polling, and after TURN_REQUESTS requests that each
-came within one step; no CPU when nothing comes in. Must not know: what a request is.
+came within one step; no CPU when nothing comes in. A process that goes before all others (daemon/priority.py) is
+never robbed, but its clients may wait for the core on which it looks. Must not know: what a request is.
 """
 
 from __future__ import annotations
 
+import os
 import select
 from time import perf_counter
 from typing import Final
@@ -21,6 +23,8 @@ AWAKE_S: Final = 200e-6
 """How long the descriptor is polled after the last request: most are followed by another one."""
 _ROBBED_S: Final = 500e-6
 """A turn of the loop takes about 15 us, a look 1; this much longer, and the core was another process's."""
+_COUNT_S: Final = 0.005
+"""For so long it is taken to be as crowded as it was."""
 _PENANCE_S: Final = 0.05
 _PENANCE_MAX_S: Final = 1.6
 """For how long it does not look after that: twice as long each time, until left alone for _FORGIVEN times that."""
@@ -31,12 +35,22 @@ _IN_VAIN: Final = 4
 _WOULD_HAVE_PAID: Final = 3
 
 
+def running() -> int:
+    """How many threads of this machine run or wait for a core, ours included; 0 where nobody says. 10 us."""
+    try:
+        with open("/proc/loadavg", "rb", buffering=0) as file:
+            return int(file.read(64).split()[3].partition(b"/")[0])
+    except (OSError, IndexError, ValueError):
+        return 0
+
+
 class Poller:
     """Waits until one descriptor is readable.
 
     Polling is worth its CPU only while requests follow each other closely, and that is learned: each request that
     comes while polling gives credit, each time none comes costs some. Without credit it sleeps at once, and earns
-    some again when what it slept for came within AWAKE_S. While a thread is at work (an fsync, a cold read) it
+    some again when what it slept for came within AWAKE_S. Where more want a core than there are it does not look at
+    all: whoever is to ask next waits for one. While a thread is at work (an fsync, a cold read) it
     sleeps, too: polling holds the interpreter's lock nearly all the time, and the thread would wait for it.
     """
 
@@ -52,6 +66,8 @@ class Poller:
         """When the last look ended; 0.0 where another one is of no use."""
         self._credit = _CREDIT_MAX
         self._closing = False
+        self._cores = len(os.sched_getaffinity(0))
+        self._counted_until = 0.0
         self._threads: trio.CapacityLimiter | None = None
 
     def close(self) -> None:
@@ -71,6 +87,8 @@ class Poller:
         now = perf_counter()
         if self._credit <= 0 or now <= self._asleep_until or threads.borrowed_tokens or self._closing:
             return False
+        if now > self._counted_until and self._crowded(now):
+            return False
         return self._look(now)
 
     async def wait(self) -> None:
@@ -86,10 +104,14 @@ class Poller:
             self._credit -= _IN_VAIN
         if self._closing:
             raise trio.ClosedResourceError
-        before = perf_counter()
+        looked, before = self._looked_until, perf_counter()
         await trio.lowlevel.wait_readable(self._fd)
-        if perf_counter() - before < AWAKE_S:
-            self._credit = min(max(self._credit, 0) + _WOULD_HAVE_PAID, _CREDIT_MAX)
+        after = perf_counter()
+        if after - before < AWAKE_S:
+            if looked:
+                self._robbed(after)
+            else:
+                self._credit = min(max(self._credit, 0) + _WOULD_HAVE_PAID, _CREDIT_MAX)
 
     def _look(self, now: float) -> bool:
         """Look for STEP_S from `now`. Gives up at once when the core is taken away."""
@@ -109,13 +131,24 @@ class Poller:
         return False
 
     def _robbed(self, now: float) -> None:
-        """The core was another's: where all are busy, each look costs a turn of somebody's, some milliseconds."""
+        """The core was another's, or the next to ask has waited for it: nothing came while we looked, then at once.
+
+        Where all are busy each look costs a turn of somebody's, some milliseconds.
+        """
         if now - self._robbed_at > _FORGIVEN * self._penance_s:
             self._penance_s = _PENANCE_S
         else:
             self._penance_s = min(2 * self._penance_s, _PENANCE_MAX_S)
         self._robbed_at = now
         self._asleep_until = now + self._penance_s
+
+    def _crowded(self, now: float) -> bool:
+        """Whether more want a core than there are, one aside, who may be one of modest ones."""
+        self._counted_until = now + _COUNT_S
+        if running() <= self._cores + 1:
+            return False
+        self._asleep_until = self._counted_until
+        return True
 
     async def _polled(self) -> bool:
         """Whether a request has come within AWAKE_S, the glance included."""

@@ -22,6 +22,7 @@ from typing import Final
 from tests.bench import (
     clients,
     collecting,
+    crowd,
     dedup,
     imports,
     lib_cas,
@@ -54,6 +55,7 @@ PARTS: Final[dict[str, Callable[[Plan], list[Figure]]]] = {
     "mnt": mnt.run,
     "clients": clients.run,
     "polling": polling.run,
+    "crowd": crowd.run,
     "restore": restore.run,
     "stall": stall.run,
     "syncing": syncing.run,

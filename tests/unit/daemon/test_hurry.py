@@ -13,7 +13,7 @@ from tests.support.mounts import REPOSITORY
 
 SCRIPT = """
 import json, os, threading
-from heliosfs.daemon.staff import calm, hurry, unhurried
+from heliosfs.daemon.priority import calm, hurry, unhurried
 
 def policies():
     return [os.sched_getscheduler(int(task)) for task in sorted(os.listdir("/proc/self/task"), key=int)]

@@ -360,6 +360,7 @@ def test_it_imports_almost_nothing() -> None:
     assert ours - {"__main__"} <= {
         "heliosfs",
         "heliosfs.daemon",
+        "heliosfs.daemon.priority",
         "heliosfs.daemon.followers",
         "heliosfs.daemon.herald",
         "heliosfs.daemon.holdings",

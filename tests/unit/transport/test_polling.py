@@ -30,6 +30,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
     monkeypatch.setattr(polling, "perf_counter", made)
+    monkeypatch.setattr(polling, "running", lambda: 1)
     return made
 
 
@@ -114,6 +115,36 @@ async def test_where_cores_stay_busy_it_looks_ever_more_rarely(
     clock.step = 1e-6
     clock.now += asleep[0]
     assert poller.glance(), "forgiven"
+
+
+async def test_who_asks_as_soon_as_it_sleeps_has_waited_for_its_core(
+    clock: Clock, pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, writer = pipe
+    poller = Poller(reader)
+    assert not await slept(poller, writer, monkeypatch, clock, AWAKE_S / 4), "it has looked before"
+    os.read(reader, 10)
+    assert await slept(poller, writer, monkeypatch, clock, AWAKE_S / 4), "in vain, and stood in the way"
+    os.read(reader, 10)
+    clock.now += 1
+    assert not await slept(poller, writer, monkeypatch, clock, 1.0), "not for ever"
+
+
+async def test_it_does_not_look_where_more_want_a_core_than_there_are(
+    clock: Clock, pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, writer = pipe
+    poller = Poller(reader)
+    crowd = len(os.sched_getaffinity(0)) + 2
+    monkeypatch.setattr(polling, "running", lambda: crowd)
+    assert await slept(poller, writer, monkeypatch, clock, 1.0)
+    os.read(reader, 10)
+    crowd -= 1
+    assert not await slept(poller, writer, monkeypatch, clock, 1.0)
+
+
+def test_running_counts_at_least_us() -> None:
+    assert polling.running() >= 1
 
 
 async def test_close_wakes(pipe: tuple[int, int]) -> None:

@@ -1,0 +1,130 @@
+"""Who gets a processor first while all are busy.
+
+A request waits twice for one: the process that serves has to wake up, and then the caller. Where a hundred agents
+compute, each wait is some milliseconds, unless whoever serves goes before the rest: the system is asked for a
+real-time priority (SCHED_RR, the lowest) and, where that is not allowed, for a short slice, with which a sleeper
+gets its share sooner and no more than that. docs/concurrency.md says what it is worth.
+
+Invariants: what is started by a process that goes first does not; one whose loop turns no more does not for longer
+than RUN_S. Imports the standard library alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import resource
+import signal
+import struct
+import time
+from collections.abc import Callable, Iterator
+from typing import Final
+
+RUN_S: Final = 1.0
+"""So long a real-time process may run without having slept; then it has to show that it is well."""
+_FIRST: Final = os.SCHED_RR | os.SCHED_RESET_ON_FORK
+_SLICE_NS: Final = 100_000
+"""The shortest that Linux grants (6.12; older ones take no notice)."""
+_ATTR: Final = struct.Struct("=IIQiIQQQ")
+"""struct sched_attr: size, policy, flags, nice, priority, runtime, deadline, period. Source: sched_setattr(2)."""
+_RESET_ON_FORK: Final = 1
+_SCHED_SETATTR: Final = {"x86_64": 314, "aarch64": 274, "riscv64": 274}
+_BREAK_S: Final = 50e-6
+
+
+def hurry(pid: int, *, alone: bool = False) -> None:
+    """Have a process (0: this one) go before all others, until it says otherwise itself.
+
+    Where the system does not let us, it is one among others. Niceness would not do: it counts within a session
+    alone.
+
+    Args:
+        alone: What it starts does not hurry; else its threads do, for one that has the interpreter's lock and no
+            processor would keep it waiting.
+    """
+    policy = os.SCHED_RR | (os.SCHED_RESET_ON_FORK if alone else 0)
+    with contextlib.suppress(ProcessLookupError):
+        try:
+            os.sched_setscheduler(pid, policy, os.sched_param(1))
+        except PermissionError:
+            os.sched_setscheduler(pid, os.SCHED_OTHER, os.sched_param(0))
+
+
+def calm() -> None:
+    """Let this process be one among others again, with all of its threads."""
+    for thread in os.listdir("/proc/self/task"):
+        with contextlib.suppress(ProcessLookupError):
+            os.sched_setscheduler(int(thread), os.SCHED_OTHER, os.sched_param(0))
+
+
+class Foremost:
+    """The thread that serves goes first as long as it is well.
+
+    It may run on and on: for a second under load without ever having slept. Then the kernel says so (RLIMIT_RTTIME,
+    SIGXCPU), it is one among others at once, and first again at the loop's next turn; one that never comes is taken
+    for hung by the supervisor, and has not had a processor for itself meanwhile.
+    """
+
+    def __init__(self, soon: Callable[[Callable[[], object]], object]) -> None:
+        """
+        Args:
+            soon: Has the loop call something at its next turn; is called in a signal's handler.
+        """
+        self._soon = soon
+        self.allowed = False
+
+    def begin(self) -> None:
+        """From now on. To be called by the main thread; the others of this process are as usual."""
+        signal.signal(signal.SIGXCPU, self._ran_on)
+        self._go_first()
+
+    def end(self) -> None:
+        """One among others, as are all threads of this process."""
+        self.allowed = False
+        calm()
+
+    def _go_first(self) -> None:
+        calm()
+        _, most = resource.getrlimit(resource.RLIMIT_RTTIME)
+        # The kernel raises it each time that it has sent the signal.
+        with contextlib.suppress(ValueError):
+            resource.setrlimit(resource.RLIMIT_RTTIME, (int(RUN_S * 1_000_000), most))
+        try:
+            os.sched_setscheduler(0, _FIRST, os.sched_param(1))
+            self.allowed = True
+        except PermissionError:
+            be_short()
+
+    def _ran_on(self, number: int, frame: object) -> None:
+        os.sched_setscheduler(0, os.SCHED_OTHER | os.SCHED_RESET_ON_FORK, os.sched_param(0))
+        self._soon(self._again)
+
+    def _again(self) -> None:
+        if self.allowed:
+            self._go_first()
+            time.sleep(_BREAK_S)  # Only a real-time process's sleep sets the kernel's count back.
+
+
+def be_short() -> None:
+    """Ask for short slices, for this thread alone. Whatever the system says to that."""
+    number = _SCHED_SETATTR.get(os.uname().machine)
+    if number is None:
+        return
+    nice = os.getpriority(os.PRIO_PROCESS, 0)
+    asked = _ATTR.pack(_ATTR.size, os.SCHED_OTHER, _RESET_ON_FORK, nice, 0, _SLICE_NS, 0, 0)
+    ctypes.CDLL(None).syscall(number, 0, asked, 0)
+
+
+@contextlib.contextmanager
+def unhurried() -> Iterator[None]:
+    """Reap in here: the kernel spins until nobody looks at the dead process in /proc any more, and beside one that
+    hurries whoever looks gets no processor for a second (seen)."""
+    hurried = os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK == os.SCHED_RR
+    if hurried:
+        calm()
+    try:
+        yield
+    finally:
+        if hurried:
+            hurry(0, alone=True)

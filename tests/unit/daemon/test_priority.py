@@ -1,0 +1,90 @@
+"""Whoever serves goes first as long as it is well, and nobody whom it starts does."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+
+import pytest
+
+from heliosfs.daemon import priority
+from tests.unit.daemon.test_hurry import FORBIDDEN, run
+
+SCRIPT = """
+import json, os, resource, threading, time
+from heliosfs.daemon import priority
+
+def policies():
+    return [os.sched_getscheduler(int(task)) for task in sorted(os.listdir("/proc/self/task"), key=int)]
+
+def of_a_child():
+    if not os.fork():
+        os._exit(os.sched_getscheduler(0))
+    return os.waitstatus_to_exitcode(os.wait()[1])
+
+said, over, soon = {}, threading.Event(), []
+priority.RUN_S = 0.2
+threading.Thread(target=over.wait, daemon=True).start()
+first = priority.Foremost(soon.append)
+priority.hurry(0)
+first.begin()
+said["first"], said["child"] = policies(), of_a_child()
+until = time.monotonic() + 20
+while not soon and time.monotonic() < until:
+    if not first.allowed:
+        break
+said["ran on"] = policies()
+for again in soon:
+    again()
+said["again"] = policies()
+said["limit_us"] = resource.getrlimit(resource.RLIMIT_RTTIME)[0]
+first.end()
+for again in soon:
+    again()
+said["end"] = policies()
+over.set()
+print(json.dumps(said))
+"""
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_who_serves_goes_first_until_it_has_run_for_long_without_a_turn_of_its_loop(allowed: bool) -> None:
+    allowed = allowed and os.geteuid() == 0
+    found = json.loads(run(SCRIPT if allowed else FORBIDDEN + SCRIPT))
+    first = os.SCHED_RR | os.SCHED_RESET_ON_FORK if allowed else os.SCHED_OTHER
+    assert (found["first"][0] | os.SCHED_RESET_ON_FORK) == first | os.SCHED_RESET_ON_FORK
+    assert found["first"][1:] == [os.SCHED_OTHER]
+    assert found["child"] == os.SCHED_OTHER
+    assert found["ran on"][0] & ~os.SCHED_RESET_ON_FORK == os.SCHED_OTHER
+    assert found["again"][0] & ~os.SCHED_RESET_ON_FORK == first & ~os.SCHED_RESET_ON_FORK
+    if allowed:
+        assert found["limit_us"] == 200_000
+    assert found["end"] == [os.SCHED_OTHER] * 2
+
+
+def test_a_short_slice_is_asked_for_this_thread_alone_and_shown_by_the_kernel() -> None:
+    slices: list[int] = []
+
+    def ask() -> None:
+        before = slice_ns()
+        priority.be_short()
+        slices.extend((before, slice_ns()))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    thread.join()
+    if not slices[0]:
+        pytest.skip("this kernel does not say how long a slice is")
+    assert slices[1] == priority._SLICE_NS < slices[0]
+    assert slice_ns() == slices[0]
+
+
+def slice_ns() -> int:
+    """As /proc/thread-self/sched has it (in milliseconds); 0 where it does not."""
+    with open("/proc/thread-self/sched") as file:
+        for line in file:
+            if line.startswith("se.slice"):
+                said = line.split(":")[1]
+                return round(float(said) * (1e6 if "." in said else 1))
+    return 0
