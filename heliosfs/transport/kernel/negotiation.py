@@ -32,7 +32,6 @@ WANTED: Final = (
     | Flag.BIG_WRITES
     | Flag.HAS_IOCTL_DIR
     | Flag.DO_READDIRPLUS
-    | Flag.ASYNC_DIO
     | Flag.PARALLEL_DIROPS
     | Flag.ABORT_ERROR
     | Flag.MAX_PAGES
@@ -46,7 +45,8 @@ WANTED: Final = (
     | Flag.DONT_MASK
     | Flag.POSIX_ACL
 )
-"""Asked for in every mode. ATOMIC_O_TRUNC is not: without an OPEN a truncation would be lost."""
+"""Asked for in every mode. ATOMIC_O_TRUNC is not: without an OPEN a truncation would be lost. ASYNC_DIO is not:
+after a write with O_DIRECT by AIO the kernel does not throw out what others have read of its range meanwhile."""
 _WITHOUT_OPEN: Final = Flag.NO_OPEN_SUPPORT | Flag.NO_OPENDIR_SUPPORT
 _ALWAYS_OFFERED: Final = Flag.ASYNC_READ | Flag.BIG_WRITES
 

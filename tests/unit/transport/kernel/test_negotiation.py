@@ -27,6 +27,7 @@ def test_the_newest() -> None:
     for flag in (Flag.HAS_RESEND, Flag.POSIX_ACL, Flag.DONT_MASK, Flag.HANDLE_KILLPRIV_V2, Flag.NO_OPENDIR_SUPPORT):
         assert connection.has(flag)
     assert not connection.has(Flag.ATOMIC_O_TRUNC)
+    assert not connection.has(Flag.ASYNC_DIO), "its writes leave stale pages"
     assert not connection.has(Flag.PASSTHROUGH)
     assert fields[10] == connection.flags >> 32
 

@@ -1,0 +1,83 @@
+"""O_DIRECT writes by the kernel's AIO, while others read the same file through the page cache."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import platform
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.mounted
+_libc = ctypes.CDLL(None, use_errno=True)
+_SETUP, _DESTROY, _SUBMIT, _EVENTS = (206, 207, 209, 208) if platform.machine() == "x86_64" else (0, 1, 2, 4)
+"""The C library has no names for them."""
+_PWRITE = 1
+SIZE = 640 << 10
+ROUNDS = 300
+
+
+def _call(number: int, *arguments: object) -> int:
+    result: int = _libc.syscall(number, *arguments)
+    if result < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return result
+
+
+def write_by_aio(context: ctypes.c_ulong, descriptor: int, content: mmap.mmap) -> None:
+    """One IOCB_CMD_PWRITE of all of it at offset 0, waited for. Source: io_submit(2)."""
+    address = ctypes.addressof(ctypes.c_char.from_buffer(content))
+    request = struct.pack("=QLLHhLQQqQLL", 0, 0, 0, _PWRITE, 0, descriptor, address, len(content), 0, 0, 0, 0)
+    block = ctypes.create_string_buffer(request)
+    events = (ctypes.c_uint64 * 4)()
+    _call(_SUBMIT, context, ctypes.c_long(1), (ctypes.c_void_p * 1)(ctypes.addressof(block)))
+    _call(_EVENTS, context, ctypes.c_long(1), ctypes.c_long(1), events, None)
+    assert events[2] == len(content)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Two who read all of the file through the page cache, again and again."""
+    ended = threading.Event()
+
+    def read() -> None:
+        with path.open("rb", buffering=0) as file:
+            while not ended.is_set():
+                os.pread(file.fileno(), SIZE, 0)
+
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        for reader in readers:
+            reader.join()
+
+
+def test_a_direct_write_by_aio_leaves_nothing_stale_in_the_page_cache(branch: Path) -> None:
+    """A page that was read while the write was on its way must not outlive it."""
+    path = branch / "f"
+    contents = [mmap.mmap(-1, SIZE) for _ in range(2)]
+    for letter, content in zip(b"ab", contents, strict=True):
+        content.write(bytes([letter]) * SIZE)
+    context = ctypes.c_ulong(0)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_DIRECT)
+    _call(_SETUP, 8, ctypes.byref(context))
+    try:
+        os.pwritev(descriptor, contents[:1], 0)
+        with reading(path), path.open("rb", buffering=0) as file:
+            for number in range(ROUNDS):
+                content = contents[number % 2]
+                write_by_aio(context, descriptor, content)
+                assert os.pread(file.fileno(), SIZE, 0) == content[:], number
+    finally:
+        _call(_DESTROY, context)
+        os.close(descriptor)
