@@ -225,3 +225,18 @@ def test_no_line_however_long_or_odd_ends_the_daemon(shared: MountedStore) -> No
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             client.sendall(b"y" * 300_000)
     assert ctl(point, b"checkpoint fine")["ok"]
+
+
+@pytest.mark.parametrize("mode", [0o4755, 0o6755, 0o6777])
+def test_a_strangers_chown_of_nothing_takes_no_set_id_bits(
+    branch: Path, other: Callable[..., OtherProcess], mode: int
+) -> None:
+    """EPERM on ext4 and through pyfuse3; to our own session it looks like what comes before fallocate(2)."""
+    file = branch / f"program{mode:o}"
+    file.touch()
+    file.chmod(mode)
+    stranger = other(uid=AGENT, cwd=branch)
+    assert stranger.exists(file.name)
+    with contextlib.suppress(PermissionError):
+        stranger.chown(file.name, -1, -1)
+    assert stat.S_IMODE(file.stat().st_mode) == mode

@@ -94,8 +94,20 @@ class AttributeHandlers(Handlers):
         if change.kill_set_id:
             change = change._replace(kill_set_id=self.killing(node, head))
         if change == _NOTHING:
-            # chown(2) with neither user nor group: set-id bits go as with any other owner.
-            change = SetAttr(uid=self.fs.try_getattr(node).uid)
+            return self._setattr_nothing(node, head)
+        return entry_body(0, node, self.fs.try_setattr(node, change), 0, self.valid_s(node))[ATTRIBUTES]
+
+    def _setattr_nothing(self, node: NodeId, head: Header) -> Answer:
+        """chown(2) with neither user nor group: set-id bits go as with any other owner, by root and the owner.
+
+        The kernel sends the same before FALLOCATE and COPY_FILE_RANGE of whoever may not keep set-id bits that are
+        there, and no chown(2) of a stranger, who must not take them either, can be told from that. So his changes
+        nothing, and the kernel is not to keep the mode: those two take the bits, but it asks for no mode then.
+        """
+        owner = self.fs.try_getattr(node).uid
+        if head[4] not in (0, owner):
+            return entry_body(0, node, self.fs.try_setattr(node, _NOTHING), 0, 0)[ATTRIBUTES]
+        change = SetAttr(uid=owner, kill_set_id=self.killing(node, head))
         return entry_body(0, node, self.fs.try_setattr(node, change), 0, self.valid_s(node))[ATTRIBUTES]
 
     async def _setattr_control(self, node: NodeId, change: SetAttr, caller: Caller) -> Answer:

@@ -6,6 +6,7 @@ import mmap
 import os
 import resource
 import signal
+import subprocess
 
 from tests.conformance.calls import Calls, case, root_case
 
@@ -78,13 +79,16 @@ def allocation_is_a_change(c: Calls) -> None:
 @root_case
 def allocation_takes_set_id_bits_from_strangers(c: Calls) -> None:
     c.create("f", DATA)
-    for mode in (0, PUNCH_HOLE | KEEP_SIZE):
-        c.chmod("f", 0o6777)
-        with c.user(1000):
-            f = c.open("f", os.O_RDWR)
-        with c.user(1000):
-            c.fallocate(f, mode, 0, 100)
-        c.stat("f")
+    for mode in (0, PUNCH_HOLE | KEEP_SIZE, ZERO_RANGE):
+        for bits in (0o6777, 0o6666, 0o2767):
+            c.chmod("f", bits)
+            with c.user(1000):
+                f = c.open("f", os.O_RDWR)
+            with c.user(1000):
+                c.fallocate(f, mode, 0, 100)
+            # Asks for the mode alone, which the kernel may have kept; stat(2) asks for what FALLOCATE changes, too.
+            c.record("stat -c %a", (bits,), lambda: subprocess.check_output(["stat", "-c", "%a", "f"]))
+            c.stat("f")
 
 
 @case

@@ -75,7 +75,7 @@ def chown(c: Calls) -> None:
 @root_case
 def chown_clears_set_ids(c: Calls) -> None:
     for kind in ("f", "d", "p"):
-        for mode in (0o6755, 0o6711, 0o2745, 0o2644, 0o4644, 0o6777, 0o2755):
+        for mode in (0o6755, 0o6711, 0o2745, 0o2644, 0o4644, 0o6777, 0o2755, 0o6666):
             for who in (0, 1000):
                 path = f"{kind}{mode:o}{who}"
                 c.create(path) if kind == "f" else c.mkdir(path) if kind == "d" else c.mkfifo(path)

@@ -152,6 +152,21 @@ def test_file_handles(wire: Wire) -> None:
     assert wire.ask(w.LOOKUP, node, b".\0").error == -errno.ESTALE, "though the kernel knows it still"
 
 
+@pytest.mark.parametrize(
+    ("mode", "owners", "others"),
+    [(0o6666, 0o0666, 0o6666), (0o2767, 0o0767, 0o2767), (0o6777, 0o0777, 0o6777), (0o2644, 0o0644, 0o2644)],
+)
+def test_a_setattr_of_nothing(wire: Wire, mode: int, owners: int, others: int) -> None:
+    """A stranger's chown(2) takes no set-id bits, and what comes before FALLOCATE looks the same."""
+    node = create(wire, f"owned{mode:o}".encode())
+    wire.ask(w.SETATTR, node, Layouts.SETATTR.pack(w.SetAttrBit.UID, *[0] * 12, 1000, 0, 0))
+    wire.ask(w.SETATTR, node, Layouts.SETATTR.pack(w.SetAttrBit.MODE, *[0] * 10, mode, 0, 0, 0, 0))
+    for uid, left, kept in ((2000, others, False), (1000, owners, True)):
+        attributes = w.ATTR_OUT.unpack(wire.ask(w.SETATTR, node, Layouts.SETATTR.pack(*[0] * 16), uid=uid).body)
+        assert attributes[12] & 0o7777 == left
+        assert bool(attributes[0]) == kept, "the kernel asks for no mode after FALLOCATE"
+
+
 def test_negative_times(wire: Wire) -> None:
     node = create(wire, b"old")
     second = (1 << 64) - 10
