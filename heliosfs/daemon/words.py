@@ -51,10 +51,13 @@ def hear(line: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
     Raises:
         BlockingIOError: There is none yet, on a non-blocking line.
     """
-    try:
-        data, fds, _, _ = socket.recv_fds(line, _MESSAGE_MAX, _DESCRIPTORS_MAX)
-    except ConnectionResetError:
-        return None
+    while True:
+        try:
+            data, fds, _, _ = socket.recv_fds(line, _MESSAGE_MAX, _DESCRIPTORS_MAX)
+            break
+        except ConnectionResetError:
+            # Who is gone has not heard all that we said. That comes once, and before his own last words.
+            continue
     for fd in fds:
         os.set_inheritable(fd, False)
     if not data:
