@@ -6,15 +6,20 @@ filesystem is: only that what is named "mount ..." is a connection of the kernel
 
 from __future__ import annotations
 
+import ctypes
 import os
 import socket
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
 from heliosfs.daemon import words
 
+CONNECTIONS: Final = "/sys/fs/fuse/connections"
 _CONNECTION: Final = "mount "
+_MNT_FORCE: Final = 1
+_UMOUNT_NOFOLLOW: Final = 8
 _AT_ONCE: Final = 20
 """A name and what goes with it have up to 6 KiB, paths included."""
 
@@ -70,12 +75,21 @@ class Holdings(dict[str, Kept]):
             line.setblocking(False)
 
     def abort(self, say: Callable[[str], None]) -> None:
-        """End all connections: every process that waits for an answer gets an error."""
+        """End all connections: every process that waits for an answer gets an error. Never waits.
+
+        Where fusectl is not mounted, as in many a container, MNT_FORCE does the same.
+        """
         for kept in self.values():
             number = kept.more.get("number")
             if number is not None:
                 try:
-                    with open(f"/sys/fs/fuse/connections/{number}/abort", "w") as abort:
+                    with open(f"{CONNECTIONS}/{number}/abort", "w") as abort:
                         abort.write("1")
                 except OSError as error:
-                    say(f"can't abort connection {number}: {error}")
+                    mountpoint = kept.more["mountpoint"]
+                    say(f"can't abort connection {number} ({error}): forcing {mountpoint} off")
+                    threading.Thread(target=_force_off, args=(mountpoint,), daemon=True).start()
+
+
+def _force_off(mountpoint: str) -> None:
+    ctypes.CDLL(None).umount2(os.fsencode(mountpoint), _MNT_FORCE | _UMOUNT_NOFOLLOW)

@@ -145,7 +145,8 @@ def work(directory: Path, line: socket.socket) -> int:
     if act == "stuck":
         point = directory / "stuck"
         fuse = stuck.mount(point)
-        words.say(line, {"say": "keep", "name": "mount y", "more": {"number": connection_of(point)}}, [kept])
+        more = {"number": connection_of(point), "mountpoint": os.fspath(point)}
+        words.say(line, {"say": "keep", "name": "mount y", "more": more}, [kept])
         words.say(line, {"say": "serving"})
         words.say(line, {"say": "caught_up"})
         stuck.hang(fuse)

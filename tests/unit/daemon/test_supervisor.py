@@ -16,12 +16,14 @@ from typing import Any
 
 import pytest
 
+from heliosfs.daemon.holdings import CONNECTIONS
 from tests.support.mounts import REPOSITORY, leaked, run, wait_until
 
 RUNNER = """
-import sys
-from heliosfs.daemon import supervisor
+import os, sys
+from heliosfs.daemon import holdings, supervisor
 from heliosfs.daemon.herald import Herald
+holdings.CONNECTIONS = os.environ.get("FUSECTL", holdings.CONNECTIONS)
 directory, ready, patience = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
 command = (sys.executable, "-m", "tests.support.fake_worker", directory)
 boss = supervisor.Supervisor(directory, directory + "/mnt", "{}", Herald(ready), True, patience, command, (0.0,))
@@ -223,11 +225,12 @@ def test_a_worker_that_says_nothing_is_killed(boss: Callable[..., Boss]) -> None
 
 
 @pytest.mark.mounted
-def test_a_worker_that_no_signal_ends_is_freed(boss: Callable[..., Boss], scratch: Path) -> None:
+@pytest.mark.parametrize("fusectl", [CONNECTIONS, "/absent"])
+def test_a_worker_that_no_signal_ends_is_freed(boss: Callable[..., Boss], scratch: Path, fusectl: str) -> None:
     """It hangs in the kernel, in a notification; whoever waits for it gets an error, and the next one serves."""
     point = scratch / "stuck"
     point.mkdir()
-    one = boss(["stuck", "serve"], 0.5, directory=scratch)
+    one = boss(["stuck", "serve"], 0.5, directory=scratch, FUSECTL=fusectl)
     stuck = one.order(0)["pid"]
     wait_until(lambda: leaked(scratch), "it has mounted")
     try:
