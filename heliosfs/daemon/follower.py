@@ -93,7 +93,9 @@ class Follower:
         self.following: Following | None = None
         note = StoreNote(fds[0]) if fds else None
         try:
-            self.following = Following(Path(order["store"]), memory, note, (line.fileno(),))
+            self.following = Following(
+                Path(order["store"]), memory, note, (line.fileno(),), (line.fileno(), _hurry_both)
+            )
         except (Damaged, OSError) as error:
             self._lost(error)
         self._directory = StoreLayout(Path(order["store"])).log_dir
@@ -193,22 +195,32 @@ class Follower:
         if self.following is None:
             os.close(line)
             return False
+        asking = self.following.line_for_twin()
         self.twin = os.fork()
         if self.twin:
             os.close(line)
+            asking.close()
             return False
-        _be_modest()
         self.line.close()
         self.line = socket.socket(fileno=line)
+        _be_modest()
+        self.following.forked(asking, (line, _hurry_both), _be_modest)
         self._watch.close()
         self._watch = LogWatch(self._directory)
         born(self.line)
         return True
 
 
-def _be_modest() -> None:
+def _be_modest(pid: int = 0) -> None:
     """Whoever serves, and its clients, go first."""
-    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    with contextlib.suppress(ProcessLookupError):
+        os.sched_setscheduler(pid, os.SCHED_BATCH, os.sched_param(0))
+
+
+def _hurry_both(librarian: int) -> None:
+    """We are told to serve while we wait for the database: at load 10 that took a second."""
+    hurry(0)
+    hurry(librarian, alone=True)
 
 
 def born(line: socket.socket) -> None:

@@ -120,7 +120,8 @@ class Followers:
 
     def _dismiss(self, one: Worker) -> None:
         one.signal(signal.SIGKILL)
-        one.forget(self.poll)
+        # A worker may die just now, and its callers wait: nobody waits for this one's end.
+        one.leave(self.poll)
 
     def take(self) -> Worker | None:
         """Who goes on: it has been told to leave a twin that follows. None: nobody can."""
@@ -128,8 +129,7 @@ class Followers:
         if one is None or one.line.fileno() < 0:
             return None
         # One that is coming has the last cut, which the other has not.
-        if self.coming is not None and self.level is not None:
-            self._dismiss(self.level)
+        former = self.level if self.coming is not None else None
         self.level = self.coming = None
         self._wanted = False
         if one.pid:
@@ -138,6 +138,8 @@ class Followers:
         ours, theirs = words.pair()
         with theirs:
             words.say(one.line, {"do": "twin"}, [theirs.fileno()])
+        if former is not None:
+            self._dismiss(former)
         self.coming = self._held(ours)
         if one.pidfd >= 0:
             self.poll.register(one.pidfd, select.POLLIN)

@@ -109,6 +109,8 @@ async def _serve(
         if not foreground:
             journal.move_to_store(store)
         _log.info("store %s, process %d, branch %s at %s", store, os.getpid(), options.branch, mountpoint)
+        if keeper.again:
+            _log.info("%s", _told_of(fs, keeper.followed is not None))
         foremost = Foremost(partial(trio.lowlevel.current_trio_token().run_sync_soon, idempotent=True))
         commands = Commands(fs)
         mounted = MountTable(fs, store, commands, options.transport or DEFAULT_TRANSPORT, keeper)
@@ -254,6 +256,18 @@ def daemon_verbs(fs: Filesystem, mounted: MountTable, keeper: Supervised | Nobod
         return success("status", **fs.status(view), **facts())
 
     return {"ping": ping, "mount": mount_verb(mounted), "unmount": unmount, "upgrade": upgrade, "status": status}
+
+
+def _told_of(fs: Filesystem, follower: bool) -> str:
+    """How this process has come to the state with which it goes on, and how long that took."""
+    recovery = fs.options["recovery"]
+    assert isinstance(recovery, dict)
+    records, followed = recovery["records"], recovery["followed"]
+    found = f"{followed} of {records} records followed" if follower else f"nobody followed: {records} records"
+    refused = recovery["refused"]
+    if refused is not None:
+        found = f"what was followed is of no use ({refused}): {records} records"
+    return f"gone on within {1000 * recovery['seconds']:.0f} ms, {found}"
 
 
 def _store_options(options: MountOptions) -> StoreOptions:

@@ -78,23 +78,29 @@ class Worker:
 
         Its status, as subprocess has it; None: unknown.
         """
-        if self.line.fileno() >= 0:
-            poll.unregister(self.line)
-            self.line.close()
         if self.pidfd < 0:
+            self.leave(poll)
             return None
-        with contextlib.suppress(KeyError):
-            poll.unregister(self.pidfd)
         try:
             result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOWAIT)
         except ChildProcessError:
             return status_of_stranger(self.pid, self.pidfd)
         finally:
-            os.close(self.pidfd)
-            self.pidfd = -1
+            self.leave(poll)
         if result is None:
             return None
         return result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
+
+    def leave(self, poll: select.poll) -> None:
+        """Let go of a process, dead or not; never waits, `reap` comes later."""
+        if self.line.fileno() >= 0:
+            poll.unregister(self.line)
+            self.line.close()
+        if self.pidfd >= 0:
+            with contextlib.suppress(KeyError):
+                poll.unregister(self.pidfd)
+            os.close(self.pidfd)
+            self.pidfd = -1
 
 
 def status_of_stranger(pid: int, pidfd: int) -> int | None:

@@ -274,6 +274,9 @@ class Supervisor:
             if worker.pidfd < 0:
                 self._poll.unregister(worker.line)
                 worker.line.close()
+        elif self._mounted:
+            followed = "level" if worker.level else "not level"
+            self._say(f"process {worker.pid or 'not yet born'} goes on: {followed}")
 
     def _made(self) -> Worker | None:
         """A new process to serve."""

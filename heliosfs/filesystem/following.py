@@ -8,6 +8,7 @@ and no database of its own, so that it can be forked. Must not know: who decides
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -26,22 +27,36 @@ T = TypeVar("T")
 
 
 class Following:
-    """One store. Not thread-safe."""
+    """One store. Not thread-safe.
 
-    def __init__(self, store: Path, memory: int, note: StoreNote | None, inherited: Sequence[int] = ()) -> None:
+    Attributes:
+        refused: Why its state was of no use to `taken_over`, or None.
+    """
+
+    def __init__(
+        self,
+        store: Path,
+        memory: int,
+        note: StoreNote | None,
+        inherited: Sequence[int] = (),
+        call: tuple[int, Callable[[int], None]] | None = None,
+    ) -> None:
         """Load what the last cut has stored. Forks a process that looks things up.
 
         Args:
             note: Of the process that serves the store.
             memory: As StoreOptions.memory, in bytes.
             inherited: Descriptors of the caller's that that process must not keep.
+            call: As `Librarian.call`.
 
         Raises:
             Damaged, OSError.
         """
         layout = StoreLayout(store)
+        self.refused: str | None = None
         self._commits = -1 if note is None else note.commits
         self._librarian = Librarian.start(layout.db_dir, inherited)
+        self._librarian.call = call
         self._replay = Replay(self._librarian, store, memory, Claims(), Continuation(None))
         self._log = LogFollower(layout.log_dir, self._replay.start, self._replay.record)
 
@@ -53,6 +68,18 @@ class Following:
         """
         with self._replay.cache.blocking():
             return self._log.advance(most)
+
+    def line_for_twin(self) -> socket.socket:
+        """For `forked` in a fork of this process, which asks by itself. OSError."""
+        return self._librarian.line_for_another()
+
+    def forked(
+        self, line: socket.socket, call: tuple[int, Callable[[int], None]], act: Callable[[int], None]
+    ) -> None:
+        """This is a twin now, called by other means; `act` is done to who reads the database for it, too."""
+        self._librarian.use(line)
+        self._librarian.call = call
+        self._librarian.while_there(act)
 
     def written_ns(self) -> int:
         """When the log was last written to, as far as it was followed; 0: unknown."""
@@ -73,15 +100,19 @@ class Following:
             open_log: Replays the rest.
         """
         replay = self._replay
-        self._librarian.close()
         try:
             if not current and db.get(refstore.HEAD) != replay.head:
+                self.refused = "a cut was committed since"
                 return None
-            replay.page_store.use(db)
             replay.continuation.narrow(replay.engine, connections)
+            # Pages are asked of the librarian still: ours may not be open yet, which takes longer than all of this.
             with replay.cache.blocking():
-                return replay, open_log(replay, self._log.seen)
+                log = open_log(replay, self._log.seen)
+            replay.page_store.use(db)
+            return replay, log
         except SeenOtherwise:
+            self.refused = "the log is not what was followed"
             return None
         finally:
+            self._librarian.close()
             self._log.close()

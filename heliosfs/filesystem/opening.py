@@ -234,6 +234,7 @@ def _assemble(
             "followed": recovery.followed,
             "bytes": recovery.bytes,
             "torn_bytes": recovery.torn_bytes,
+            "refused": None if followed is None else followed.refused,
             "seconds": round(time.perf_counter() - began, 6),
         },
     }

@@ -6,6 +6,7 @@ socket, each message behind its length (u32):
 
     b"g" key            -> b"v" value, or b"-" for none
     b"s" key            -> records from that key on: as many as fit, each (length of key, of value) u32, key, value
+    b"n" + descriptor   (no answer) another asks from now on, over this socket
     anything that fails -> b"!" and why
 
 Must not know: what keys and values mean.
@@ -13,11 +14,13 @@ Must not know: what keys and values mean.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import select
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -29,10 +32,18 @@ _ANSWER_BYTES: Final = 1 << 18
 
 
 class Librarian:
-    """The asking end; has what refs and pages need of a database."""
+    """The asking end; has what refs and pages need of a database.
 
-    def __init__(self, line: socket.socket) -> None:
+    Attributes:
+        call: While an answer is waited for: a descriptor, and what to do with the process id of who is asked, once
+            something is to be read there; then somebody waits for us.
+    """
+
+    def __init__(self, line: socket.socket, pid: int, pidfd: int) -> None:
         self._line = line
+        self._pid = pid
+        self._pidfd = pidfd
+        self.call: tuple[int, Callable[[int], None]] | None = None
 
     @classmethod
     def start(cls, path: Path, inherited: Sequence[int] = ()) -> Librarian:
@@ -44,17 +55,38 @@ class Librarian:
             inherited: Descriptors of the caller's that the new process must not keep open.
         """
         ours, theirs = socket.socketpair()
-        if not os.fork():
+        pid = os.fork()
+        if not pid:
             ours.close()
             for fd in inherited:
                 os.close(fd)
             _serve(path, theirs)
         theirs.close()
-        return cls(ours)
+        return cls(ours, pid, os.pidfd_open(pid))
 
     def close(self) -> None:
         """Ask nothing more. Idempotent."""
         self._line.close()
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
+
+    def line_for_another(self) -> socket.socket:
+        """For a fork of ours, to `use` there; two must never ask over one line. Raises OSError: no descriptors."""
+        ours, theirs = socket.socketpair()
+        with theirs, contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            socket.send_fds(self._line, [_LENGTH.pack(1) + b"n"], [theirs.fileno()])
+        return ours
+
+    def use(self, line: socket.socket) -> None:
+        """Ask over this line from now on."""
+        self._line.close()
+        self._line = line
+
+    def while_there(self, act: Callable[[int], None]) -> None:
+        """Do something with the process id of who is asked, unless it may be another's by now."""
+        if not select.select([self._pidfd], [], [], 0)[0]:
+            act(self._pid)
 
     def get(self, key: bytes) -> bytes | None:
         """The value, or None. 30 us. Raises OSError (EIO): it can't be read, or nobody answers."""
@@ -80,12 +112,25 @@ class Librarian:
     def _ask(self, question: bytes) -> bytes:
         try:
             _send(self._line, question)
+            self._wait()
             answer = _received(self._line)
         except (EOFError, OSError) as error:
             raise OSError(errno.EIO, f"who reads the database has gone: {error!r}") from error
         if answer[:1] == b"!":
             raise OSError(errno.EIO, answer[1:].decode())
         return answer
+
+    def _wait(self) -> None:
+        """Until there is an answer, or we are called: once."""
+        if self.call is None:
+            return
+        called, act = self.call
+        poll = select.poll()
+        poll.register(self._line, select.POLLIN)
+        poll.register(called, select.POLLIN)
+        if called in {fd for fd, _ in poll.poll()}:
+            self.call = None
+            self.while_there(act)
 
 
 class _Iterator:
@@ -121,7 +166,10 @@ def _send(line: socket.socket, message: bytes) -> None:
 
 def _received(line: socket.socket) -> bytes:
     """The next message. Raises EOFError: nobody is there any more; OSError."""
-    head = line.recv(_LENGTH.size, socket.MSG_WAITALL)
+    return _body(line, line.recv(_LENGTH.size, socket.MSG_WAITALL))
+
+
+def _body(line: socket.socket, head: bytes) -> bytes:
     if len(head) < _LENGTH.size:
         raise EOFError
     (length,) = _LENGTH.unpack(head)
@@ -135,18 +183,39 @@ def _serve(path: Path, line: socket.socket) -> NoReturn:
     """Answer until nobody asks."""
     try:
         db = database.open_beside(path)
-        while True:
-            question = _received(line)
-            try:
-                answer = _answer(db, question)
-            except Exception as error:
-                # RocksDB's have no class.
-                answer = b"!" + str(error).encode()
-            _send(line, answer)
-    except (EOFError, OSError):
+        lines = [line]
+        while lines:
+            for asking in select.select(lines, [], [])[0]:
+                try:
+                    found = _heard(db, asking)
+                except (EOFError, OSError):
+                    lines.remove(asking)
+                    asking.close()
+                else:
+                    if found is not None:
+                        lines.append(found)
+    except OSError:
         os._exit(0)
     except BaseException:
         os._exit(1)
+    os._exit(0)
+
+
+def _heard(db: Any, line: socket.socket) -> socket.socket | None:
+    """Answer the next message, or the line that it brings. Raises EOFError, OSError: nobody is there any more."""
+    head, fds, _, _ = socket.recv_fds(line, _LENGTH.size, 1, socket.MSG_WAITALL)
+    if fds:
+        another = socket.socket(fileno=fds[0])
+        _body(line, head)
+        return another
+    question = _body(line, head)
+    try:
+        answer = _answer(db, question)
+    except Exception as error:
+        # RocksDB's have no class.
+        answer = b"!" + str(error).encode()
+    _send(line, answer)
+    return None
 
 
 def _answer(db: Any, question: bytes) -> bytes:

@@ -29,6 +29,8 @@ from tests.support.mounts import REPOSITORY, Guard, MountedStore, wait_until
 
 CLIENTS = 3
 ROUND = 40
+WORST = 5
+"""Of the longest gaps it is told how whoever went on did so."""
 
 
 def client(directory: Path, seed: int, stop: Path) -> dict[str, Any]:
@@ -88,7 +90,8 @@ def client(directory: Path, seed: int, stop: Path) -> dict[str, Any]:
                 os.unlink(directory / name)
                 del model[name]
         except (OSError, AssertionError) as error:
-            errors.append(f"{act} {name}: {error!r}")
+            where = error.__traceback__.tb_lineno if error.__traceback__ is not None else 0
+            errors.append(f"{act} {name}: {error!r} in line {where}, {time.strftime('%H:%M:%S')}")
             if len(errors) > 5:
                 break
             raise_on = isinstance(error, AssertionError)
@@ -121,13 +124,16 @@ def soak(mount: MountedStore, kills: int, seed: int, *, longest_s: float = 0.4) 
     stop = mount.base / "stop"
     clients = run_clients(mount, stop, seed)
     gaps = []
+    after: list[int] = []
     try:
         for _ in range(kills):
             time.sleep(dice.uniform(0.0, longest_s))
             pid = mount.worker()
+            after.append(pid)
             os.kill(pid, signal.SIGKILL)
             gaps.append(gap_s(mount.point, pid))
         time.sleep(0.5)
+        after.append(mount.worker())
     finally:
         stop.touch()
         reports = []
@@ -135,6 +141,7 @@ def soak(mount: MountedStore, kills: int, seed: int, *, longest_s: float = 0.4) 
             said, _ = process.communicate(timeout=60)
             reports.append(json.loads(said) if said else {"operations": 0, "errors": ["the client died"]})
     status = mount.status()
+    worst = sorted(zip(gaps, after[1:], strict=False), reverse=True)[:WORST]
     gaps.sort()
     return {
         "kills": kills,
@@ -145,7 +152,14 @@ def soak(mount: MountedStore, kills: int, seed: int, *, longest_s: float = 0.4) 
         "gap_ms_median": round(1000 * gaps[len(gaps) // 2], 1) if gaps else None,
         "gap_ms_p95": round(1000 * gaps[int(len(gaps) * 0.95)], 1) if gaps else None,
         "gap_ms_max": round(1000 * gaps[-1], 1) if gaps else None,
+        "worst": [[round(1000 * gap, 1), told_of(mount, pid)] for gap, pid in worst],
     }
+
+
+def told_of(mount: MountedStore, pid: int) -> str:
+    """What a worker that went on has said of how it did."""
+    _, _, said = mount.said().rpartition(f", process {pid}, ")
+    return next((line for line in said.splitlines()[1:2] if "gone on" in line), "nothing was said")
 
 
 def main(act: Callable[[MountedStore], dict[str, Any]]) -> int:
