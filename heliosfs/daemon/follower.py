@@ -21,7 +21,7 @@ from typing import Any, Final
 from heliosfs.core.errors import Damaged
 from heliosfs.daemon import words
 from heliosfs.daemon.options import MountOptions
-from heliosfs.daemon.priority import hurry
+from heliosfs.daemon.priority import give_way, hurry
 from heliosfs.filesystem import StoreOptions
 from heliosfs.filesystem.following import Following
 from heliosfs.storage.layout import StoreLayout
@@ -83,6 +83,7 @@ class Follower:
 
     def __init__(self, line: socket.socket, order: Mapping[str, Any], fds: list[int]) -> None:
         """Begin to follow, as ordered; `fds` has that of the store's note, if there is one."""
+        give_way()
         _be_modest()
         options = MountOptions.from_json(order["options"])
         memory = StoreOptions().memory if options.memory_bytes is None else options.memory_bytes

@@ -58,6 +58,23 @@ def calm() -> None:
             os.sched_setscheduler(int(thread), os.SCHED_OTHER, os.sched_param(0))
 
 
+def give_way() -> None:
+    """Whoever is made to hurry from now on is one among others again, with all of its threads, once it has run for
+    RUN_S without having slept: it may loop, and nobody is sure of it yet. Until `Foremost` sees to it.
+
+    To be called by the main thread. Source: RLIMIT_RTTIME in getrlimit(2).
+    """
+    signal.signal(signal.SIGXCPU, lambda number, frame: calm())
+    _limit()
+
+
+def _limit() -> None:
+    _, most = resource.getrlimit(resource.RLIMIT_RTTIME)
+    # The kernel raises it each time that it has sent the signal.
+    with contextlib.suppress(ValueError):
+        resource.setrlimit(resource.RLIMIT_RTTIME, (int(RUN_S * 1_000_000), most))
+
+
 class Foremost:
     """The thread that serves goes first as long as it is well.
 
@@ -86,10 +103,7 @@ class Foremost:
 
     def _go_first(self) -> None:
         calm()
-        _, most = resource.getrlimit(resource.RLIMIT_RTTIME)
-        # The kernel raises it each time that it has sent the signal.
-        with contextlib.suppress(ValueError):
-            resource.setrlimit(resource.RLIMIT_RTTIME, (int(RUN_S * 1_000_000), most))
+        _limit()
         try:
             os.sched_setscheduler(0, _FIRST, os.sched_param(1))
             self.allowed = True

@@ -63,6 +63,37 @@ def test_who_serves_goes_first_until_it_has_run_for_long_without_a_turn_of_its_l
     assert found["end"] == [os.SCHED_OTHER] * 2
 
 
+GIVING_WAY = """
+import json, os, socket, tempfile, threading, time
+from heliosfs.daemon import priority
+from heliosfs.daemon.follower import Follower
+
+priority.RUN_S = 0.2
+with tempfile.TemporaryDirectory() as store:
+    Follower(socket.socketpair()[0], {"store": store, "options": "{}"}, [])
+over = threading.Event()
+
+def hurried():
+    return [task for task in os.listdir("/proc/self/task") if os.sched_getscheduler(int(task)) == os.SCHED_RR]
+
+priority.hurry(0)
+threading.Thread(target=over.wait, daemon=True).start()
+began = time.monotonic()
+before = len(hurried())
+while hurried() and time.monotonic() < began + 20:
+    pass
+print(json.dumps([before, len(hurried()), time.monotonic() - began]))
+over.set()
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may have a real-time priority")
+def test_who_goes_on_and_loops_before_it_serves_is_one_among_others() -> None:
+    before, after, seconds = json.loads(run(GIVING_WAY))
+    assert (before, after) == (2, 0)
+    assert seconds < 10
+
+
 def test_a_short_slice_is_asked_for_this_thread_alone_and_shown_by_the_kernel() -> None:
     slices: list[int] = []
 
