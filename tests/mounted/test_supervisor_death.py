@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
+import struct
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +16,8 @@ import pytest
 from tests.support.mounts import MountedStore, Mounts, alive_in_group, heliosfs, run, wait_until
 
 pytestmark = pytest.mark.mounted
+
+UCRED = struct.Struct("3i")
 
 
 @pytest.fixture
@@ -110,6 +115,46 @@ def test_one_dies_while_the_worker_is_being_replaced(mount: MountedStore) -> Non
         assert os.pread(file.fileno(), 99, 0) == b"before, after, again"
     mount.unmount()
     assert mount.check() == []
+
+
+def test_systemd_hears_from_the_supervisor_alone(mounts: Mounts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over a worker's death, too; and after its own nothing more: systemd has then ended the unit."""
+    with tempfile.TemporaryDirectory() as directory, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(f"{directory}/notify")
+        manager.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        manager.settimeout(30)
+
+        def heard() -> tuple[int, list[str]]:
+            """Who says what."""
+            said, ((_, _, who),), _, _ = manager.recvmsg(4096, socket.CMSG_SPACE(UCRED.size))
+            return UCRED.unpack(who)[0], said.decode().splitlines()
+
+        monkeypatch.setenv("NOTIFY_SOCKET", f"{directory}/notify")
+        monkeypatch.setenv("WATCHDOG_USEC", "300000")
+        with mounts.mounted("kernel") as mount:
+            supervisor, worker = mount.daemon(), mount.worker()
+            main = f"MAINPID={supervisor}"
+            assert heard() == (supervisor, ["READY=1", main, f"STATUS={mount.point}, worker {worker}"])
+            assert heard() == (supervisor, ["WATCHDOG=1"])
+            os.kill(worker, signal.SIGKILL)
+            (mount.point / "f").write_bytes(b"1")
+            next_one = ["READY=1", main, f"STATUS={mount.point}, worker {mount.worker()}"]
+            said = [heard()]
+            while said[-1][1] != next_one:
+                said.append(heard())
+            said.append(heard())
+            assert {who for who, _ in said} == {supervisor}
+            assert [words for _, words in said if words != ["WATCHDOG=1"]] == [next_one]
+            assert said[-1][1] == ["WATCHDOG=1"]
+            replaced(mount)
+            manager.settimeout(0)
+            with pytest.raises(BlockingIOError):
+                while True:
+                    assert heard() == (supervisor, ["WATCHDOG=1"])
+            manager.settimeout(1.0)
+            with pytest.raises(TimeoutError):
+                heard()
+            (mount.point / "f").write_bytes(b"2")
 
 
 def idle(pid: int) -> bool:
