@@ -5,8 +5,8 @@ compute, each wait is some milliseconds, unless whoever serves goes before the r
 real-time priority (SCHED_RR, the lowest) and, where that is not allowed, for a short slice, with which a sleeper
 gets its share sooner and no more than that. docs/concurrency.md says what it is worth.
 
-Invariants: what is started by a process that goes first does not; one whose loop turns no more does not for longer
-than RUN_S. Imports the standard library alone.
+Invariants: the programs that it starts do not (storage/workers/handle.py sees to it, or they themselves); a process
+whose loop turns no more does not for longer than RUN_S. Imports the standard library alone.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from typing import Final
 
 RUN_S: Final = 1.0
 """So long a real-time process may run without having slept; then it has to show that it is well."""
-_FIRST: Final = os.SCHED_RR | os.SCHED_RESET_ON_FORK
 _SLICE_NS: Final = 100_000
 """The shortest that Linux grants (6.12; older ones take no notice)."""
 _ATTR: Final = struct.Struct("=IIQiIQQQ")
@@ -53,9 +52,8 @@ def hurry(pid: int, *, alone: bool = False) -> None:
 
 def calm() -> None:
     """Let this process be one among others again, with all of its threads."""
-    for thread in os.listdir("/proc/self/task"):
-        with contextlib.suppress(ProcessLookupError):
-            os.sched_setscheduler(int(thread), os.SCHED_OTHER, os.sched_param(0))
+    for thread in _threads():
+        _set(thread, os.SCHED_OTHER)
 
 
 def give_way() -> None:
@@ -76,7 +74,10 @@ def _limit() -> None:
 
 
 class Foremost:
-    """The thread that serves goes first as long as it is well.
+    """The process that serves goes first as long as it is well.
+
+    Its threads do as well: one may have the interpreter's lock, and a process that is killed is dead when all of
+    them are. The database's own threads, whose work nobody waits for, do not.
 
     It may run on and on: for a second under load without ever having slept. Then the kernel says so (RLIMIT_RTTIME,
     SIGXCPU), it is one among others at once, and first again at the loop's next turn; one that never comes is taken
@@ -92,7 +93,7 @@ class Foremost:
         self.allowed = False
 
     def begin(self) -> None:
-        """From now on. To be called by the main thread; the others of this process are as usual."""
+        """From now on, with all threads that are started later. To be called by the main thread."""
         signal.signal(signal.SIGXCPU, self._ran_on)
         self._go_first()
 
@@ -101,23 +102,48 @@ class Foremost:
         self.allowed = False
         calm()
 
+    def tend(self) -> None:
+        """Call it now and then: the database's threads may have been started since. 50 us."""
+        if self.allowed:
+            for thread in _threads_of_the_database():
+                _set(thread, os.SCHED_OTHER)
+
     def _go_first(self) -> None:
-        calm()
         _limit()
         try:
-            os.sched_setscheduler(0, _FIRST, os.sched_param(1))
+            for thread in _threads():
+                _set(thread, os.SCHED_RR)
             self.allowed = True
         except PermissionError:
             be_short()
+        self.tend()
 
     def _ran_on(self, number: int, frame: object) -> None:
-        os.sched_setscheduler(0, os.SCHED_OTHER | os.SCHED_RESET_ON_FORK, os.sched_param(0))
+        calm()
         self._soon(self._again)
 
     def _again(self) -> None:
         if self.allowed:
             self._go_first()
             time.sleep(_BREAK_S)  # Only a real-time process's sleep sets the kernel's count back.
+
+
+def _threads() -> list[int]:
+    return [int(name) for name in os.listdir("/proc/self/task")]
+
+
+def _threads_of_the_database() -> list[int]:
+    found = []
+    for thread in _threads():
+        with contextlib.suppress(OSError), open(f"/proc/self/task/{thread}/comm", "rb", buffering=0) as file:
+            if file.read(16).startswith(b"rocksdb"):
+                found.append(thread)
+    return found
+
+
+def _set(thread: int, policy: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.sched_setscheduler(thread, policy, os.sched_param(int(policy == os.SCHED_RR)))
 
 
 def be_short() -> None:

@@ -32,7 +32,7 @@ from heliosfs.daemon.priority import Foremost
 from heliosfs.daemon.readiness import Announcer
 from heliosfs.daemon.rpc import Progress, Request, Server, Verb, listening, success
 from heliosfs.daemon.sdnotify import ServiceManager
-from heliosfs.daemon.takeover import Supervised, note_of
+from heliosfs.daemon.takeover import BEAT_S, Supervised, note_of
 from heliosfs.daemon.transfers import transfer_verbs
 from heliosfs.daemon.upkeep import keep_up
 from heliosfs.filesystem import Filesystem, StoreOptions, open_filesystem
@@ -141,6 +141,7 @@ async def _serve(
                 foremost.begin()
             else:
                 foremost.end()
+            nursery.start_soon(_tend, foremost)
             if keeper.followed is not None:
                 fs.cut_if_due()
         # What is left to do nobody waits for.
@@ -166,6 +167,12 @@ async def _last_words(announcer: Announcer | Supervised) -> AsyncIterator[None]:
             _log.exception("this worker has failed")
             os._exit(_FAILED_STATUS)
         raise
+
+
+async def _tend(foremost: Foremost) -> None:
+    while True:
+        await trio.sleep(BEAT_S)
+        foremost.tend()
 
 
 async def _say_alive(manager: ServiceManager) -> None:

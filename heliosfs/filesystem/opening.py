@@ -101,7 +101,7 @@ async def open_filesystem(
     directory = Path(os.fspath(path)).absolute()
     if create and not StoreLayout.is_store(directory):
         StoreLayout.create(directory).close()
-    layout = StoreLayout.open(directory, again=followed is not None)
+    layout = StoreLayout.open(directory, again=followed is not None or bool(connections))
     try:
         fs = _assemble(layout, options, connections, calls or StoreCalls(), followed, note)
         try:

@@ -9,6 +9,7 @@ import contextlib
 import os
 import re
 import secrets
+import time
 from pathlib import Path
 from typing import Final, Self
 
@@ -25,6 +26,8 @@ from heliosfs.storage.errors import (
 )
 
 VERSION: Final = 0
+LOCK_S: Final = 5.0
+_LOOK_S: Final = 0.001
 _FIRST_LINE: Final = "heliosfs store"
 _ID_LINE: Final = re.compile("id ([0-9a-f]{32})")
 _DIRECTORIES: Final = ("log", "packs", "db")
@@ -114,7 +117,8 @@ class StoreLayout:
         """Open a store.
 
         Args:
-            again: Another process had it open, since the machine started, and has died: it has synced the names.
+            again: Another process had it open, since the machine started, and has died: it has synced the names. A
+                program that it was about to start may hold its lock a little longer: waits LOCK_S for that.
 
         Raises:
             StoreAbsent, StoreLocked, StoreNewer, StoreDamaged. OSError.
@@ -123,7 +127,7 @@ class StoreLayout:
             raise StoreAbsent(path)
         layout = cls(path)
         layout._read_format()
-        layout._take_lock()
+        layout._take_lock(LOCK_S if again else 0.0)
         try:
             layout._make_private()
             cls.check(path)
@@ -156,11 +160,16 @@ class StoreLayout:
             if not directory.is_dir():
                 raise StoreDamaged(path, f"{directory.name} is missing")
 
-    def _take_lock(self) -> None:
-        try:
-            self._lock = StoreLock(self.path / "lock")
-        except Locked as error:
-            raise StoreLocked(self.path, error.pid) from None
+    def _take_lock(self, patience_s: float = 0.0) -> None:
+        until = time.monotonic() + patience_s
+        while True:
+            try:
+                self._lock = StoreLock(self.path / "lock")
+                return
+            except Locked as error:
+                if time.monotonic() >= until:
+                    raise StoreLocked(self.path, error.pid) from None
+            time.sleep(_LOOK_S)
 
     @staticmethod
     def write_format(path: Path, store_id: str) -> None:

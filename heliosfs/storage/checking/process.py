@@ -80,6 +80,7 @@ def main(words: list[str]) -> int:
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != int(parent):
         return 0
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))  # Whoever serves may have another.
     os.nice(_NICE)
     libc.syscall(_IOPRIO_SET if os.uname().machine == "x86_64" else _IOPRIO_SET_ARM, 1, 0, _IOPRIO_IDLE)
     try:

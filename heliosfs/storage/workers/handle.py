@@ -9,6 +9,8 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -70,26 +72,27 @@ class Worker:
         try:
             # Never forked: a fork would inherit /dev/fuse and the lock of the store. A process group of its
             # own, so that Control-C in a terminal ends the command and not the worker under it.
-            self._process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-P",
-                    "-m",
-                    module,
-                    str(theirs.fileno()),
-                    os.fspath(packs.absolute()),
-                    str(number),
-                    str(os.getpid()),
-                    str(pack_bytes),
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                cwd="/",
-                close_fds=True,
-                pass_fds=(theirs.fileno(),),
-                process_group=0,
-                env={**os.environ, "PYTHONPATH": _IMPORT_ROOT},
-            )
+            with _as_usual():
+                self._process = subprocess.Popen(
+                    [
+                        sys.executable,
+                        "-P",
+                        "-m",
+                        module,
+                        str(theirs.fileno()),
+                        os.fspath(packs.absolute()),
+                        str(number),
+                        str(os.getpid()),
+                        str(pack_bytes),
+                    ],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    cwd="/",
+                    close_fds=True,
+                    pass_fds=(theirs.fileno(),),
+                    process_group=0,
+                    env={**os.environ, "PYTHONPATH": _IMPORT_ROOT},
+                )
         except BaseException:
             ours.close()
             raise
@@ -157,3 +160,20 @@ class Worker:
     async def wait(self) -> None:
         """Return when the process is no more."""
         await trio.to_thread.run_sync(self._process.wait, abandon_on_cancel=True)
+
+
+@contextmanager
+def _as_usual() -> Iterator[None]:
+    """Whatever is started in here does not inherit a real-time priority. Source: sched(7), SCHED_RESET_ON_FORK."""
+    policy = os.sched_getscheduler(0)
+    if policy != os.SCHED_RR:
+        yield
+        return
+    param = os.sched_getparam(0)
+    os.sched_setscheduler(0, policy | os.SCHED_RESET_ON_FORK, param)
+    try:
+        yield
+    finally:
+        # Who has no CAP_SYS_NICE can't take it back: then new threads are as usual, too.
+        with suppress(PermissionError):
+            os.sched_setscheduler(0, policy, param)

@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,22 @@ def test_lock_dies_with_its_process(store: Path) -> None:
         holder.send_signal(signal.SIGKILL)
         holder.communicate(timeout=DEADLINE_S)
     StoreLayout.open(store).close()
+
+
+def test_who_goes_on_waits_for_a_program_that_the_dead_was_about_to_start(store: Path) -> None:
+    opened = StoreLayout.open(store)
+    child = os.fork()
+    if not child:
+        # Between fork and exec it has all descriptors; on a busy machine for some time.
+        time.sleep(0.3)
+        os._exit(0)
+    opened.close()
+    try:
+        with pytest.raises(StoreLocked):
+            StoreLayout.open(store)
+        StoreLayout.open(store, again=True).close()
+    finally:
+        os.waitpid(child, 0)
 
 
 def test_newer_version(store: Path) -> None:
