@@ -192,7 +192,7 @@ class Persister:
     async def _try(self) -> None:
         # Told in the log, and in `failed`.
         with contextlib.suppress(OSError, Damaged):
-            await self.persist()
+            await self._persist_past(None)
 
     async def _mend(self) -> None:
         """Have the database back where no cut would do it: somebody else has met its error."""
@@ -281,7 +281,14 @@ class Persister:
             await trio.to_thread.run_sync(self._db.reopen)
 
     async def persist(self, unless_past: Lsn | None = None) -> None:
-        """Make a cut and commit it. Raises OSError (disk), Damaged (unreadable data); state stays whole."""
+        """Make a cut and commit it: somebody waits for it.
+
+        Raises OSError (disk), Damaged (unreadable data); state stays whole.
+        """
+        with self._pool.urged():
+            await self._persist_past(unless_past)
+
+    async def _persist_past(self, unless_past: Lsn | None) -> None:
         failures = self._failures
         async with self._lock:
             if unless_past is not None:

@@ -21,7 +21,7 @@ from cas.digest import ChunkId
 from cas.packfile import pack_numbers, pack_writer
 from cas.packs import ROLL_BYTES
 from heliosfs.storage.workers import protocol
-from heliosfs.storage.workers.handle import WORKER_MODULE, Worker
+from heliosfs.storage.workers.handle import NICE, WORKER_MODULE, Worker
 from heliosfs.storage.workers.jobs import WorkerLost
 from heliosfs.storage.workers.ledger import Ledger
 
@@ -65,6 +65,7 @@ class Crew:
         self._turns = trio.lowlevel.ParkingLot()
         self._deliveries = trio.lowlevel.ParkingLot()
         self._started = 0
+        self._niceness = NICE
         self._sync_lock = trio.Lock()
         # Of processes that are gone: all that is in them is indexed, or garbage.
         self._inherited = frozenset(pack_numbers(packs))
@@ -81,6 +82,12 @@ class Crew:
                 self._free.append(self._spawn())
             except OSError:
                 return
+
+    def be_nice(self, niceness: int) -> None:
+        """Of all of them, from now on; see `Worker.be_nice`."""
+        self._niceness = niceness
+        for worker in self._workers:
+            worker.be_nice(niceness)
 
     def pids(self) -> list[int]:
         """Process ids of the workers now."""
@@ -303,6 +310,7 @@ class Crew:
     def _spawn(self) -> Worker:
         self._started += 1
         worker = Worker(self._packs, self._started, self._pack_bytes, self._module)
+        worker.be_nice(self._niceness)
         self._workers.append(worker)
         return worker
 

@@ -21,6 +21,8 @@ from heliosfs.storage.workers.jobs import WorkerLost
 from heliosfs.storage.workers.ledger import Account
 
 WORKER_MODULE: Final = "heliosfs.storage.workers"
+NICE: Final = 19
+"""Of workers for whom nobody waits."""
 _RECEIVE_BYTES: Final = 1 << 18
 _IMPORT_ROOT: Final = str(Path(__file__).parents[3])
 
@@ -105,6 +107,14 @@ class Worker:
     def pid(self) -> int:
         """Of the process."""
         return self._process.pid
+
+    def be_nice(self, niceness: int) -> None:
+        """Who goes first within a session and a control group, from 19 (everybody else) to 0 (nobody does).
+
+        Where the system does not let us go back (EACCES: not root), it stays as it is.
+        """
+        with suppress(ProcessLookupError, PermissionError):
+            os.setpriority(os.PRIO_PROCESS, self._process.pid, niceness)
 
     async def send(self, kind: int, body: bytes) -> None:
         """Send a message. Raises WorkerLost."""

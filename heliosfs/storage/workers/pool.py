@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self, TypeVar
@@ -23,7 +24,7 @@ from heliosfs.core.errors import Damaged
 from heliosfs.storage.collecting.claims import Claims
 from heliosfs.storage.workers import protocol
 from heliosfs.storage.workers.crew import Crew
-from heliosfs.storage.workers.handle import WORKER_MODULE
+from heliosfs.storage.workers.handle import NICE, WORKER_MODULE
 from heliosfs.storage.workers.jobs import (
     JOB_BYTES,
     JOB_RUNS,
@@ -118,6 +119,7 @@ class WorkerPool:
         self._ledger = Ledger(packs, index, self.claims)
         self._crew = Crew(packs, self._ledger, self.count, deadline_seconds, pack_bytes=pack_bytes, module=module)
         self._stats = PoolStats()
+        self._urgent = 0
 
     async def __aenter__(self) -> Self:
         return self
@@ -130,6 +132,19 @@ class WorkerPool:
     def start(self) -> None:
         """Start the processes now, so that the first job doesn't wait 60 ms for one. 2 ms each."""
         self._crew.start()
+
+    @contextmanager
+    def urged(self) -> Iterator[None]:
+        """Somebody waits for what the workers do: they are as nice as anybody, not nicer."""
+        self._urgent += 1
+        if self._urgent == 1:
+            self._crew.be_nice(0)
+        try:
+            yield
+        finally:
+            self._urgent -= 1
+            if not self._urgent:
+                self._crew.be_nice(NICE)
 
     async def cut_runs(self, runs: Sequence[CutRun]) -> list[CutResult]:
         """Cut runs, store their pieces, and tell what they are now, in order of `runs`.
@@ -157,7 +172,8 @@ class WorkerPool:
             OSError: The pieces can't be stored (ENOSPC, EIO), or workers keep dying (EIO).
         """
         jobs = [paths[at : at + JOB_RUNS] for at in range(0, len(paths), JOB_RUNS)]
-        return await self._all(jobs, self._files_job)
+        with self.urged():
+            return await self._all(jobs, self._files_job)
 
     async def scan_tree(self, directory: bytes, deliver: Deliver) -> None:
         """Walk a tree, and await `deliver` for each batch of at most 200 nodes, as `walk.walk` makes them.
@@ -172,8 +188,9 @@ class WorkerPool:
         async def each(body: bytes) -> None:
             await deliver(*protocol.read_scanned(body))
 
-        worker = await self._crew.take()
-        await self._crew.converse(worker, protocol.SCAN, directory, protocol.SCAN_DONE, set(), each)
+        with self.urged():
+            worker = await self._crew.take()
+            await self._crew.converse(worker, protocol.SCAN, directory, protocol.SCAN_DONE, set(), each)
         self._stats.jobs += 1
 
     async def copy_chunks(self, entries: Sequence[Stored]) -> list[Stored]:

@@ -32,7 +32,6 @@ from heliosfs.storage.workers.storing import ChunkKeeper, PacksFailed
 from heliosfs.storage.workers.walk import walk
 
 _PR_SET_PDEATHSIG: Final = 1
-_NICE: Final = 19
 
 
 class _Gone(Exception):
@@ -207,7 +206,6 @@ def main(arguments: list[str], calls: PackCalls | None = None) -> int:
     descriptor, packs, number, parent, pack_bytes = arguments
     if not _tie_to(int(parent)):
         return 0
-    os.nice(_NICE)
     gc.freeze()
     with socket.socket(fileno=int(descriptor)) as connection:
         try:

@@ -256,6 +256,25 @@ async def test_the_worker_is_nice_and_out_of_the_terminals_reach(tmp_path: Path)
         assert not [name for name in descriptors if str(tmp_path) in name]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="who is not root can't take niceness back")
+async def test_workers_whom_somebody_waits_for_are_not_nice(tmp_path: Path) -> None:
+    def niceness() -> set[int]:
+        return {os.getpriority(os.PRIO_PROCESS, pid) for pid in store.pool.pids()}
+
+    async with worker_store(tmp_path) as store:
+        with store.pool.urged():
+            store.pool.start()
+            assert niceness() == {0}
+            with store.pool.urged():
+                pass
+            assert niceness() == {0}
+        assert niceness() == {19}
+        with store.pool.urged():
+            assert niceness() == {0}
+        await store.pool.scan_tree(os.fsencode(tmp_path), ignore)
+        assert niceness() == {19}
+
+
 async def ignore(nodes: list[ScannedNode], warnings: list[ScanWarning]) -> None:
     pass
 
