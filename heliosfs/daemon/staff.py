@@ -45,6 +45,7 @@ class Worker:
         pidfd: Readable when it is gone, all of its threads and descriptors included; -1 before it is born.
         serving: It has come to serve; since `began`.
         heard: When it last said something, by the monotonic clock.
+        excused: How often it was silent for too long, in a row, and let be.
         caught_up: It has answered everything that was asked of its predecessor.
         ended: It said that it ends in good order: "ended" (unmounted) or "handed_over".
         hung: We had to kill it.
@@ -57,6 +58,7 @@ class Worker:
     pidfd: int = -1
     serving: bool = False
     began: float = 0.0
+    excused: int = 0
     caught_up: bool = False
     ended: str = ""
     hung: bool = False

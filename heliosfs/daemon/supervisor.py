@@ -33,6 +33,7 @@ from heliosfs.daemon.holdings import Holdings
 from heliosfs.daemon.priority import calm, hurry, unhurried
 from heliosfs.daemon.refusing import refuse_all
 from heliosfs.daemon.sdnotify import ServiceManager
+from heliosfs.daemon.silence import waits_for_the_host
 from heliosfs.daemon.staff import Standby, Worker, reap, wait_for_all
 
 PATIENCE_S: Final = 30.0
@@ -41,6 +42,8 @@ OPENING_S: Final = 900.0
 """Opening a store replays its log."""
 END_S: Final = 5.0
 """After SIGKILL."""
+EXCUSED_S: Final = 600.0
+"""A worker that waits for a disk or a processor (silence.py) may be silent, or not die, for so long."""
 STABLE_S: Final = 30.0
 SUSPICIOUS: Final = 3
 """Deaths in a row after which requests that were in flight are no longer tried again."""
@@ -183,9 +186,8 @@ class Supervisor:
             if self._due is not None and (now >= self._due or self._signals):
                 self._promote()
         elif worker.serving:
-            if now - worker.heard > self.patience_s:
-                self._say(f"worker {worker.pid} has not been heard of for {self.patience_s:.0f} s: killed")
-                self._kill(worker)
+            if now - worker.heard > self.patience_s * (1 + worker.excused):
+                self._judge(worker)
             elif worker.caught_up and now - worker.began > STABLE_S:
                 self.failures = 0
         elif now - worker.heard > OPENING_S:
@@ -305,7 +307,7 @@ class Supervisor:
                 self._poll.unregister(worker.line)
                 worker.line.close()
                 return
-            worker.heard = time.monotonic()
+            worker.heard, worker.excused = time.monotonic(), 0
             self._heard(worker, *heard)
 
     def _heard(self, worker: Worker, message: dict[str, Any], fds: list[int]) -> None:
@@ -386,6 +388,21 @@ class Supervisor:
         self.manager.status("failed: answering EIO")
         refuse_all(self.kept.connections(), self._signals)
 
+    def _judge(self, worker: Worker) -> None:
+        """It has been silent for too long: kill it, unless the host keeps it waiting."""
+        silent_s = self.patience_s * (1 + worker.excused)
+        if silent_s < EXCUSED_S and waits_for_the_host(worker.pid):
+            worker.excused += 1
+            self._say(f"worker {worker.pid}, not heard of for {silent_s:.0f} s, waits for a disk or a processor")
+            return
+        heard = worker.heard
+        if worker.line.fileno() >= 0:
+            self._listen(worker)
+        if worker.heard != heard:
+            return  # It has come round while we looked at it.
+        self._say(f"worker {worker.pid} has not been heard of for {silent_s:.0f} s: killed")
+        self._kill(worker)
+
     def _kill(self, worker: Worker) -> None:
         """SIGKILL, and wait until it is gone; the loop then sees its end."""
         if worker.pidfd < 0:
@@ -394,11 +411,16 @@ class Supervisor:
         worker.signal(signal.SIGKILL)
         poll = select.poll()
         poll.register(worker.pidfd, select.POLLIN)
-        if not poll.poll(END_S * 1000):
+        until = time.monotonic() + EXCUSED_S
+        while not poll.poll(END_S * 1000):
+            self.manager.alive(time.monotonic())
+            if time.monotonic() < until and waits_for_the_host(worker.pid):
+                continue
             # A thread of it waits in the kernel for a lock that only an answer frees: the connection must end.
             self._say(f"worker {worker.pid} does not die: aborting its connections")
             self.kept.abort(self._say)
             poll.poll(END_S * 1000)
+            return
 
     def _end_all(self) -> None:
         calm()

@@ -14,6 +14,7 @@ DIRECTORY/orders, one JSON line each, with the content of what was kept.
     late          say who it is only when DIRECTORY/gate, a FIFO, has been opened for writing; then serve
     deaf          as serve, but SIGTERM only makes DIRECTORY/told
     stuck         as serve, but it mounts DIRECTORY/stuck, and hangs for good when a directory is made there
+    disk          as serve, but waits in the kernel first, until DIRECTORY/gate, a FIFO, has been opened for writing
     hoard N       as serve, with N memfds more
 
 One that is to follow says that it is level, leaves twins when asked to, and takes its act when it is to serve; its
@@ -68,6 +69,12 @@ def pass_gate(path: Path) -> None:
     """Wait until somebody writes to this FIFO, if it is there."""
     if path.exists():
         path.read_bytes()
+
+
+def wait_in_the_kernel(gate: Path) -> None:
+    """As for a disk: who starts a program is in state D until it runs, and this one opens a FIFO first."""
+    actions = [(os.POSIX_SPAWN_OPEN, 0, os.fspath(gate), os.O_RDONLY, 0)]
+    os.posix_spawn("/bin/true", ["true"], {}, file_actions=actions)
 
 
 def take(path: Path) -> bool:
@@ -174,6 +181,8 @@ def work(directory: Path, line: socket.socket) -> int:
     if act == "end":
         words.say(line, {"say": "ended"})
         return 0
+    if act == "disk":
+        wait_in_the_kernel(directory / "gate")
     while not ended:
         if act != "silent":
             words.say(line, {"say": "alive"})

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -224,6 +225,25 @@ def test_a_worker_that_says_nothing_is_killed(boss: Callable[..., Boss]) -> None
     check_dead(silent)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="who may not see what it waits for kills it")
+def test_a_worker_that_waits_for_a_disk_is_let_be(boss: Callable[..., Boss], tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "gate")
+    one = boss(["disk", "serve"], 0.3)
+    worker = one.order(0)["pid"]
+    wait_until(lambda: state_of(worker) == "D", "it waits in the kernel")
+    time.sleep(1.5)
+    assert state_of(worker) == "D"
+    (tmp_path / "gate").write_bytes(b"the disk has answered")
+    wait_until(lambda: state_of(worker) != "D", "it goes on")
+    time.sleep(0.6)
+    assert state_of(worker) in ("S", "R")
+    assert len((one.directory / "orders").read_text().splitlines()) == 1
+
+
+def state_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
 @pytest.mark.mounted
 @pytest.mark.parametrize("fusectl", [CONNECTIONS, "/absent"])
 def test_a_worker_that_no_signal_ends_is_freed(boss: Callable[..., Boss], scratch: Path, fusectl: str) -> None:
@@ -367,6 +387,7 @@ def test_it_imports_almost_nothing() -> None:
         "heliosfs.daemon.followers",
         "heliosfs.daemon.herald",
         "heliosfs.daemon.holdings",
+        "heliosfs.daemon.silence",
         "heliosfs.daemon.staff",
         "heliosfs.daemon.words",
         "heliosfs.daemon.refusing",

@@ -1,0 +1,59 @@
+"""Why a process says nothing: because it hangs, or because it waits for the host as any program would.
+
+A worker that hangs is to be killed; one that waits in the kernel for a lock that only its own answer frees takes
+an abort of its connections. Neither helps where a disk does not answer or no processor is to be had: its successor
+would wait as well, and programs on a local filesystem would just wait. Imports the standard library alone.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Final
+
+GLANCE_S: Final = 0.3
+_BUSY: Final = 0.5
+"""Of a processor: who gets less, though he could use one, is kept from it by others."""
+
+
+def waits_for_the_host(pid: int, proc: Path = Path("/proc")) -> bool:
+    """Whether a process that is silent, or does not die, waits for a disk or for a processor. Takes GLANCE_S.
+
+    False for one that sleeps, loops or is stopped, and for one of whom a thread waits in FUSE: that is ours to end.
+    Who may not look (not root) is told False where it waits in the kernel.
+    """
+    before = _threads(proc, pid)
+    time.sleep(GLANCE_S)
+    after = _threads(proc, pid)
+    if any(state == "D" and "fuse" in stack for state, _, stack in after.values()):
+        return False
+    for thread, (state, ran_ns, stack) in after.items():
+        if state == "D" and stack:
+            return True
+        started_ns = before.get(thread, ("", ran_ns, ""))[1]
+        if state == "R" and ran_ns - started_ns < _BUSY * GLANCE_S * 1e9:
+            return True
+    return False
+
+
+def _threads(proc: Path, pid: int) -> dict[str, tuple[str, int, str]]:
+    """State, nanoseconds on a processor, and kernel stack ("" where it can't be had) of each thread."""
+    found = {}
+    try:
+        names = os.listdir(proc / f"{pid}/task")
+    except OSError:
+        return {}
+    for name in names:
+        directory = proc / f"{pid}/task/{name}"
+        try:
+            state = (directory / "stat").read_text().rpartition(")")[2].split()[0]
+            ran_ns = int((directory / "schedstat").read_text().split()[0])
+        except (OSError, ValueError, IndexError):
+            continue
+        try:
+            stack = (directory / "stack").read_text()
+        except OSError:
+            stack = ""
+        found[name] = (state, ran_ns, stack)
+    return found
