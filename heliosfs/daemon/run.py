@@ -138,10 +138,10 @@ async def _serve(
             if keeper.followed is not None:
                 await trio.sleep(_WORK_S)
             if options.realtime:
-                foremost.begin()
+                foremost.begin(first=keeper.followed is not None)
+                nursery.start_soon(_tend, foremost)
             else:
                 foremost.end()
-            nursery.start_soon(_tend, foremost)
             if keeper.followed is not None:
                 fs.cut_if_due()
         # What is left to do nobody waits for.

@@ -143,9 +143,13 @@ class Poller:
         self._asleep_until = now + self._penance_s
 
     def _crowded(self, now: float) -> bool:
-        """Whether more want a core than there are, one aside, who may be one of modest ones."""
+        """Whether more want a core than there are.
+
+        Who is one among others loses his own to one more, and then knows: he is robbed. Who goes first takes it.
+        """
         self._counted_until = now + _COUNT_S
-        if running() <= self._cores + 1:
+        spare = 0 if os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK == os.SCHED_RR else 1
+        if running() <= self._cores + spare:
             return False
         self._asleep_until = self._counted_until
         return True

@@ -27,20 +27,24 @@ said, over, named, soon = {}, threading.Event(), threading.Event(), []
 priority.RUN_S = 0.2
 threading.Thread(target=over.wait, daemon=True).start()
 first = priority.Foremost(soon.append)
-first.begin()
+first.begin(first=True)
 said["first"] = policies()
 threading.Thread(target=database, daemon=True).start()
 named.wait()
 first.tend()
 said["database"] = policies()
 until = time.monotonic() + 20
-while not soon and time.monotonic() < until and first.allowed:
+while not soon and time.monotonic() < until and first.first:
     pass
 said["ran on"] = policies()
 for again in soon:
     again()
 said["again"] = policies()
 said["limit_us"] = resource.getrlimit(resource.RLIMIT_RTTIME)[0]
+first._until = 0.0
+first.tend()
+said["one of many"] = policies()
+first.begin(first=True)
 first.end()
 for again in soon:
     again()
@@ -62,6 +66,7 @@ def test_who_serves_goes_first_until_it_has_run_for_long_without_a_turn_of_its_l
     assert found["again"] == [first, first, usual]
     if allowed:
         assert found["limit_us"] == 200_000
+    assert found["one of many"] == [usual, usual, usual]
     assert found["end"] == [usual, usual, usual]
 
 
@@ -94,6 +99,15 @@ def test_who_goes_on_and_loops_before_it_serves_is_one_among_others() -> None:
     before, after, seconds = json.loads(run(GIVING_WAY))
     assert (before, after) == (2, 0)
     assert seconds < 10
+
+
+def test_it_goes_first_where_it_has_waited_for_a_processor_for_long() -> None:
+    assert priority.would_wait((0, 0), (60_000_000, 30_000_000))
+    assert not priority.would_wait((0, 0), (90_000_000, 10_000_000))
+    assert not priority.would_wait((0, 0), (1_000_000, 3_000_000)), "hardly anybody has asked for anything"
+    assert not priority.would_wait((10**9, 10**9), (10**9 + 90_000_000, 10**9 + 10_000_000)), "since then"
+    ran, waited = priority.ran_and_waited()
+    assert ran > 0 and waited >= 0
 
 
 def test_a_short_slice_is_asked_for_this_thread_alone_and_shown_by_the_kernel() -> None:
