@@ -140,6 +140,7 @@ class Foremost:
             for thread in _threads():
                 _set(thread, os.SCHED_RR)
         except PermissionError:
+            be_short()
             return
         self.first = True
         self._until = time.monotonic() + HOLD_S

@@ -12,7 +12,7 @@ import gc
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -103,7 +103,6 @@ async def _serve(
             note=note_of(keeper),
         ) as fs,
     ):
-        fs.restarts = keeper.restarts
         if keeper.read_only:
             fs.log.failed = OSError(errno.EROFS, "served read-only: processes that changed it died again and again")
         if not foreground:
@@ -114,8 +113,10 @@ async def _serve(
         foremost = Foremost(partial(trio.lowlevel.current_trio_token().run_sync_soon, idempotent=True))
         commands = Commands(fs)
         mounted = MountTable(fs, store, commands, options.transport or DEFAULT_TRANSPORT, keeper)
+        facts = partial(daemon_facts, mounted, keeper)
+        fs.serving = facts
         server = Server(
-            {**daemon_verbs(fs, mounted, keeper), **transfer_verbs(fs), **check_verbs(fs)},
+            {**daemon_verbs(mounted, keeper, facts), **transfer_verbs(fs), **check_verbs(fs)},
             words_verb(fs, commands),
         )
         async with listening(store, server, keeper), _last_words(announcer), trio.open_nursery() as nursery:
@@ -228,18 +229,24 @@ def words_verb(fs: Filesystem, commands: Commands) -> Verb:
     return answer
 
 
-def daemon_verbs(fs: Filesystem, mounted: MountTable, keeper: Supervised | NobodyKeeps) -> dict[str, Verb]:
-    """The verbs that are the daemon's own: ping, mount, unmount, upgrade, status."""
+def daemon_facts(mounted: MountTable, keeper: Supervised | NobodyKeeps) -> dict[str, object]:
+    """What `ping` and `status` tell of the daemon itself."""
+    at = mounted.mountpoints
+    return {
+        "pid": keeper.pid,
+        "worker_pid": os.getpid(),
+        "restarts": keeper.restarts,
+        "supervised": isinstance(keeper, Supervised) and not keeper.alone,
+        "transport": mounted.transport,
+        "mountpoint": at[0] if at else None,
+        "mountpoints": at,
+    }
 
-    def facts() -> dict[str, object]:
-        at = mounted.mountpoints
-        return {
-            "pid": keeper.pid,
-            "mountpoint": at[0] if at else None,
-            "mountpoints": at,
-            "transport": mounted.transport,
-            "supervised": isinstance(keeper, Supervised) and not keeper.alone,
-        }
+
+def daemon_verbs(
+    mounted: MountTable, keeper: Supervised | NobodyKeeps, facts: Callable[[], dict[str, object]]
+) -> dict[str, Verb]:
+    """The verbs that are the daemon's own: ping, mount, unmount, upgrade."""
 
     async def ping(request: Request, progress: Progress) -> Mapping[str, object]:
         return success("ping", **facts())
@@ -256,13 +263,9 @@ def daemon_verbs(fs: Filesystem, mounted: MountTable, keeper: Supervised | Nobod
             raise FsError(errno.EPERM, "only the daemon's user or root may do this")
         if not keeper.replace():
             raise FsError(errno.ESRCH, "the supervisor is gone: unmount and mount again")
-        return success("upgrade", worker_pid=os.getpid(), **facts())
+        return success("upgrade", **facts())
 
-    async def status(request: Request, progress: Progress) -> Mapping[str, object]:
-        view = fs.find_branch(os.fsencode(request.branch)).view
-        return success("status", **fs.status(view), **facts())
-
-    return {"ping": ping, "mount": mount_verb(mounted), "unmount": unmount, "upgrade": upgrade, "status": status}
+    return {"ping": ping, "mount": mount_verb(mounted), "unmount": unmount, "upgrade": upgrade}
 
 
 def _told_of(fs: Filesystem, follower: bool) -> str:

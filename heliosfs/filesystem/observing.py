@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import errno
 import os
+from collections.abc import Callable, Mapping
+from typing import Final
 
 import trio
 
@@ -20,15 +22,20 @@ from heliosfs.storage.collecting.collector import WASTE_MAX, Collector
 from heliosfs.storage.collecting.report import Report
 from heliosfs.storage.workers import WorkerPool
 
+UNSERVED: Final = dict.fromkeys(
+    ("pid", "worker_pid", "restarts", "supervised", "transport", "mountpoint", "mountpoints")
+)
+"""The keys of `status` that are the daemon's: null where none runs."""
+
 
 class Observing(Accounting):
     """Figures and history of a store.
 
     Attributes:
-        restarts: Processes that served the same mount before, and died.
+        serving: What the daemon that serves it, if one does, has to say of itself, by the keys of UNSERVED.
     """
 
-    restarts: int = 0
+    serving: Callable[[], Mapping[str, object]] | None = None
     db: Database
     index: ChunkIndex
     chunks: ChunkCache
@@ -82,8 +89,7 @@ class Observing(Accounting):
         failed = log.failed
         status: dict[str, object] = {
             "store": os.fsdecode(self.store_path),
-            "worker_pid": os.getpid(),
-            "restarts": self.restarts,
+            **(UNSERVED if self.serving is None else self.serving()),
             "durable": self.durable(log.end),
             "persisted": not persister.dirty(),
             "state": "read-only" if failed is not None else "degraded" if persister.failed is not None else "ok",
@@ -126,7 +132,8 @@ class Observing(Accounting):
                 status["snapshots"] = sum(len(b.snapshots) for b in below)
                 if status["error"]:
                     status["error"] = "the store has failed: see its daemon.log"
-                del status["store"], status["recovery"], status["options"], status["scrub"]
+                for key in ("store", "mountpoint", "mountpoints", "recovery", "options", "scrub"):
+                    del status[key]
         return status
 
     async def fsck(self, view: ViewNo) -> dict[str, object]:

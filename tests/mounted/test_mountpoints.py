@@ -67,6 +67,30 @@ def test_one_daemon_serves_them_and_ends_with_the_last(kernel: MountedStore, gua
     assert kernel.check() == []
 
 
+DAEMONS = ("pid", "worker_pid", "restarts", "supervised", "transport", "mountpoint", "mountpoints")
+
+
+def test_status_says_the_same_on_each_way(kernel: MountedStore, guard: Guard) -> None:
+    """What is the daemon's own as well; but where else a store is mounted is not for who sees a branch of it."""
+    (kernel.point / ".helios/branches/exp").mkdir()
+    with further(kernel, guard, "again") as again:
+        ways = [
+            json.loads(heliosfs("status", "--store", kernel.store, "--json").stdout),
+            json.loads(heliosfs("status", "-C", again, "--json").stdout),
+            kernel.status(),
+        ]
+        told = [{key: way[key] for key in DAEMONS} for way in ways]
+        assert told[0] == told[1] == told[2]
+        assert told[0]["worker_pid"] == kernel.worker() and told[0]["pid"] == kernel.daemon()
+        assert told[0]["mountpoints"] == [str(kernel.point), str(again)]
+        assert told[0]["transport"] == "kernel" and told[0]["restarts"] == 0
+        nested = json.loads((kernel.point / ".helios/branches/exp/.helios/status").read_bytes())
+        assert nested["pid"] == kernel.daemon() and not {"mountpoint", "mountpoints"} & nested.keys()
+    kernel.unmount()
+    offline = json.loads(heliosfs("status", "--store", kernel.store, "--json").stdout)
+    assert {offline[key] for key in DAEMONS} == {None}
+
+
 def test_two_views_of_one_branch_agree(kernel: MountedStore, guard: Guard) -> None:
     """What one of them changes, the other one sees a moment later: names, attributes and content."""
     one = kernel.point

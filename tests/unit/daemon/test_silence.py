@@ -69,7 +69,7 @@ def test_who_waits_in_the_kernel_waits(started: ExitStack, tmp_path: Path) -> No
     )
     wait_until(lambda: state_of(waits) == "D", "it waits in the kernel")
     assert waits_for_the_host(waits)
-    (tmp_path / "gate").write_bytes(b"x")
+    os.close(os.open(tmp_path / "gate", os.O_WRONLY))
 
 
 @pytest.mark.parametrize(

@@ -233,7 +233,7 @@ def test_a_worker_that_waits_for_a_disk_is_let_be(boss: Callable[..., Boss], tmp
     wait_until(lambda: state_of(worker) == "D", "it waits in the kernel")
     time.sleep(1.5)
     assert state_of(worker) == "D"
-    (tmp_path / "gate").write_bytes(b"the disk has answered")
+    os.close(os.open(tmp_path / "gate", os.O_WRONLY))  # The disk has answered.
     wait_until(lambda: state_of(worker) != "D", "it goes on")
     time.sleep(0.6)
     assert state_of(worker) in ("S", "R")

@@ -19,6 +19,7 @@ from heliosfs.core.imported import ImportedNode
 from heliosfs.core.inode import MAX_SIZE
 from heliosfs.core.oplog import Unlink
 from heliosfs.filesystem import Caller, Filesystem, SetAttr, StoreOptions, open_filesystem
+from heliosfs.filesystem.observing import UNSERVED
 
 ME = Caller(0, 0)
 
@@ -51,6 +52,13 @@ async def test_a_reopened_store_does_not_replay_what_was_stored(tmp_path: Path) 
     async with open_filesystem(tmp_path / "store") as fs:
         assert fs.log.recovery.records == 0
         assert await names(fs) == {b"x"}
+
+
+async def test_a_store_that_no_daemon_serves_names_no_process(tmp_path: Path) -> None:
+    async with open_filesystem(tmp_path / "store", create=True) as fs:
+        told = fs.status(None)
+        assert {key: told[key] for key in UNSERVED} == UNSERVED
+        assert told["worker_pid"] is None and told["restarts"] is None
 
 
 async def test_content_survives_with_its_snapshots_and_branches(tmp_path: Path) -> None:
