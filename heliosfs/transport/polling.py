@@ -44,6 +44,11 @@ def running() -> int:
         return 0
 
 
+def _goes_first() -> bool:
+    """Whether this process takes its core from others, instead of losing it to them."""
+    return os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK == os.SCHED_RR
+
+
 class Poller:
     """Waits until one descriptor is readable.
 
@@ -108,7 +113,7 @@ class Poller:
         await trio.lowlevel.wait_readable(self._fd)
         after = perf_counter()
         if after - before < AWAKE_S:
-            if looked:
+            if looked and _goes_first():
                 self._robbed(after)
             else:
                 self._credit = min(max(self._credit, 0) + _WOULD_HAVE_PAID, _CREDIT_MAX)
@@ -148,7 +153,7 @@ class Poller:
         Who is one among others loses his own to one more, and then knows: he is robbed. Who goes first takes it.
         """
         self._counted_until = now + _COUNT_S
-        spare = 0 if os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK == os.SCHED_RR else 1
+        spare = 0 if _goes_first() else 1
         if running() <= self._cores + spare:
             return False
         self._asleep_until = self._counted_until

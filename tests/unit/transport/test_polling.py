@@ -122,6 +122,11 @@ async def test_who_asks_as_soon_as_it_sleeps_has_waited_for_its_core(
 ) -> None:
     reader, writer = pipe
     poller = Poller(reader)
+    assert not await slept(poller, writer, monkeypatch, clock, AWAKE_S / 4)
+    os.read(reader, 10)
+    assert not await slept(poller, writer, monkeypatch, clock, AWAKE_S / 4), "among others it is in nobody's way"
+    os.read(reader, 10)
+    monkeypatch.setattr(polling, "_goes_first", lambda: True)
     assert not await slept(poller, writer, monkeypatch, clock, AWAKE_S / 4), "it has looked before"
     os.read(reader, 10)
     assert await slept(poller, writer, monkeypatch, clock, AWAKE_S / 4), "in vain, and stood in the way"
