@@ -8,7 +8,9 @@ would wait as well, and programs on a local filesystem would just wait. Imports 
 from __future__ import annotations
 
 import os
+import select
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -35,6 +37,23 @@ def waits_for_the_host(pid: int, proc: Path = Path("/proc")) -> bool:
         if state == "R" and ran_ns - started_ns < _BUSY * GLANCE_S * 1e9:
             return True
     return False
+
+
+def dies(pid: int, pidfd: int, patience_s: float, excused_s: float, waiting: Callable[[], None]) -> bool:
+    """Wait for the end of a process that was SIGKILLed. False: it waits for something that no signal ends.
+
+    Args:
+        patience_s: How long it may take, and `excused_s` where it waits for the host.
+        waiting: Called every `patience_s`.
+    """
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    until = time.monotonic() + excused_s
+    while not poll.poll(patience_s * 1000):
+        waiting()
+        if time.monotonic() >= until or not waits_for_the_host(pid):
+            return False
+    return True
 
 
 def _threads(proc: Path, pid: int) -> dict[str, tuple[str, int, str]]:

@@ -33,7 +33,7 @@ from heliosfs.daemon.holdings import Holdings
 from heliosfs.daemon.priority import calm, hurry, unhurried
 from heliosfs.daemon.refusing import refuse_all
 from heliosfs.daemon.sdnotify import ServiceManager
-from heliosfs.daemon.silence import waits_for_the_host
+from heliosfs.daemon.silence import dies, waits_for_the_host
 from heliosfs.daemon.staff import Standby, Worker, reap, wait_for_all
 
 PATIENCE_S: Final = 30.0
@@ -409,18 +409,15 @@ class Supervisor:
             return
         worker.hung = True
         worker.signal(signal.SIGKILL)
-        poll = select.poll()
-        poll.register(worker.pidfd, select.POLLIN)
-        until = time.monotonic() + EXCUSED_S
-        while not poll.poll(END_S * 1000):
+
+        def waiting() -> None:
             self.manager.alive(time.monotonic())
-            if time.monotonic() < until and waits_for_the_host(worker.pid):
-                continue
+
+        if not dies(worker.pid, worker.pidfd, END_S, EXCUSED_S, waiting):
             # A thread of it waits in the kernel for a lock that only an answer frees: the connection must end.
             self._say(f"worker {worker.pid} does not die: aborting its connections")
             self.kept.abort(self._say)
-            poll.poll(END_S * 1000)
-            return
+            dies(worker.pid, worker.pidfd, END_S, 0.0, waiting)
 
     def _end_all(self) -> None:
         calm()

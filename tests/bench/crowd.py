@@ -10,11 +10,8 @@ from __future__ import annotations
 import os
 import shutil
 import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
@@ -22,22 +19,11 @@ from tests.bench.figures import Figure, figure
 from tests.bench.grounds import NATIVE, PASS_THROUGH, grounds
 from tests.bench.mounts import mounted
 from tests.bench.plan import Plan
+from tests.support.crowd import crowd
 
 _LOOPS_PER_CORE: Final = (0, 1, 3)
 _MODEST: Final = "heliosfs, realtime=no"
 _PIECE: Final = b"sixteen bytes..." * 256
-
-
-@contextmanager
-def _beside(loops: int) -> Iterator[None]:
-    words = [sys.executable, "-S", "-c", "while True: pass"]
-    made = [subprocess.Popen(words, start_new_session=True) for _ in range(loops)]
-    try:
-        yield
-    finally:
-        for loop in made:
-            loop.kill()
-            loop.wait()
 
 
 def _client(top: Path, count: int) -> tuple[float, bool]:
@@ -69,7 +55,7 @@ def run(plan: Plan) -> list[Figure]:
         places[_MODEST] = stack.enter_context(mounted(plan.directory / "modest", "realtime=no")).point
         for number in range(plan.rounds * 2):
             for each in _LOOPS_PER_CORE:
-                with _beside(each * cores):
+                with crowd(each * cores):
                     for name in (*list(places)[number % len(places) :], *list(places)[: number % len(places)]):
                         spent, good = _client(places[name] / f"c{number}-{each}", count)
                         taken.setdefault((name, each), []).append(spent)

@@ -18,6 +18,7 @@ from typing import Final
 from tests.bench.figures import Figure, figure
 from tests.bench.mounts import Mount, transport
 from tests.bench.plan import Plan
+from tests.support.crowd import crowd
 
 LIMITS_US: Final = (0, 50, 100, 200, 400, 800)
 _START_S: Final = 30
@@ -57,17 +58,6 @@ def _served(directory: Path, limit_us: int) -> Iterator[Path]:
         daemon.wait(_START_S)
 
 
-@contextmanager
-def _every_core_busy() -> Iterator[None]:
-    loops = [subprocess.Popen([sys.executable, "-S", "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
-    try:
-        yield
-    finally:
-        for loop in loops:
-            loop.kill()
-            loop.wait()
-
-
 def _creates(top: Path, count: int) -> float:
     """Microseconds for a new file of 4 KiB."""
     top.mkdir()
@@ -98,7 +88,7 @@ def run(plan: Plan) -> list[Figure]:
         for number in range(plan.rounds * 2):
             turn = number % len(limits)
             for beside in ("", ", every core busy"):
-                with _every_core_busy() if beside else ExitStack():
+                with crowd(os.cpu_count() or 1) if beside else ExitStack():
                     for limit in (*limits[turn:], *limits[:turn]):
                         top = points[limit] / f"{number}{len(beside)}"
                         taken.setdefault(("create + write + close", beside, limit), []).append(_creates(top, count))

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from tests.support.crowd import crowd
 from tests.support.mounts import MountedStore, Mounts, storage_processes, wait_until
 
 pytestmark = pytest.mark.mounted
@@ -42,19 +40,6 @@ def is_as_usual(pid: int) -> bool:
     return all(USUAL.issuperset(of_one) for of_one in policies(pid).values())
 
 
-@contextmanager
-def crowd() -> Iterator[None]:
-    """More that want a processor than there are."""
-    words = [sys.executable, "-S", "-c", "while True: pass"]
-    loops = [subprocess.Popen(words, start_new_session=True) for _ in range(3 * (os.cpu_count() or 1))]
-    try:
-        yield
-    finally:
-        for loop in loops:
-            loop.kill()
-            loop.wait()
-
-
 def goes_first_when_asked_for_more(mount: MountedStore) -> bool:
     for _ in range(20):
         (mount.point / "g").write_bytes(b"x")
@@ -67,7 +52,7 @@ def test_who_serves_goes_first_in_a_crowd_and_nobody_whom_it_starts(mounts: Moun
         worker = mount.worker()
         assert is_as_usual(worker)
         (mount.point / "f").write_bytes(os.urandom(1 << 20))
-        with crowd():
+        with crowd(3 * (os.cpu_count() or 1)):
             wait_until(lambda: goes_first_when_asked_for_more(mount), "its priority")
             mount.wait_durable()
             wait_until(lambda: storage_processes(worker), "the storage's workers")
