@@ -212,11 +212,8 @@ def test_no_line_however_long_or_odd_ends_the_daemon(shared: MountedStore) -> No
     reply = ctl(point, b"checkpoint " + b"q" * 9000)
     assert reply["errno"] == "E2BIG"
     client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    os.chdir(shared.store)
-    try:
+    with contextlib.chdir(shared.store):
         client.connect("socket")
-    finally:
-        os.chdir("/")
     client.settimeout(30)
     with client:
         client.sendall(b"\0\xff[[[[{\n")

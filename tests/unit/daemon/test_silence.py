@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from heliosfs.daemon.silence import waits_for_the_host
-from tests.support.mounts import wait_until
+from tests.support.mounts import REPOSITORY, wait_until
 
 LOOP = "while True: pass"
 
@@ -24,7 +24,7 @@ def started() -> Iterator[ExitStack]:
 
 
 def python(stack: ExitStack, script: str) -> int:
-    process = subprocess.Popen([sys.executable, "-S", "-c", script])
+    process = subprocess.Popen([sys.executable, "-S", "-c", script], cwd=REPOSITORY)
     stack.callback(process.wait)
     stack.callback(process.kill)
     return process.pid
@@ -64,7 +64,7 @@ def test_who_waits_in_the_kernel_waits(started: ExitStack, tmp_path: Path) -> No
     os.mkfifo(tmp_path / "gate")
     waits = python(
         started,
-        "import os, sys; from tests.support.fake_worker import wait_in_the_kernel; from pathlib import Path\n"
+        "from tests.support.fake_worker import wait_in_the_kernel; from pathlib import Path\n"
         f"wait_in_the_kernel(Path({os.fspath(tmp_path / 'gate')!r}))",
     )
     wait_until(lambda: state_of(waits) == "D", "it waits in the kernel")
