@@ -19,6 +19,7 @@ import click
 from heliosfs.cli.exits import CliError, Exit
 from heliosfs.cli.output import local_reply, shown
 from heliosfs.cli.verb import json_option, show
+from heliosfs.transport.waking import DEVICE, DRIVER, shallow_us
 
 _FUSE = "/dev/fuse"
 _CONF = "/etc/fuse.conf"
@@ -72,6 +73,22 @@ def check_device(path: str = _FUSE) -> Finding:
             False, path, f"mode {mode:o}: for root only", f"as root, for other users: chmod 666 {path}", False
         )
     return Finding(True, path, "usable")
+
+
+def check_wake_ups(device: Path = DEVICE, driver: Path = DRIVER) -> Finding:
+    """Whether cores may be kept from sleeping while requests follow each other; without that each takes longer."""
+    what = str(device)
+    if shallow_us(driver, os.cpu_count() or 1) is None:
+        return Finding(True, what, "not used on this machine")
+    try:
+        os.close(os.open(device, os.O_WRONLY | os.O_CLOEXEC))
+    except FileNotFoundError:
+        mend = f"for quicker requests: in a container, start it with --device {device}"
+        return Finding(False, what, "missing", mend, False)
+    except OSError as error:
+        mend = f"for quicker requests, as root: chmod 666 {device}"
+        return Finding(False, what, str(error.strerror).lower(), mend, False)
+    return Finding(True, what, "usable")
 
 
 def check_fusermount() -> Finding:
@@ -156,6 +173,7 @@ def check_installed() -> Finding:
 CHECKS: tuple[Callable[[], Finding], ...] = (
     check_kernel,
     check_device,
+    check_wake_ups,
     check_fusermount,
     check_allow_other,
     check_bubblewrap,

@@ -139,6 +139,7 @@ _OWN: dict[str, tuple[str, Callable[[str, str], object]]] = {
     "supervised": ("supervised", _yes),
     "follow": ("follow", _yes),
     "realtime": ("realtime", _yes),
+    "pm_qos": ("pm_qos", _yes),
 }
 """Option -> field of MountOptions, and what reads its value."""
 

@@ -45,14 +45,20 @@ class MountTable:
         commands: Commands,
         transport: str,
         keeper: Supervised | NobodyKeeps,
+        *,
+        quick: bool = True,
     ) -> None:
+        """
+        Args:
+            quick: See Registry.
+        """
         self.transport = transport
         fs.options["transport"] = transport
         self._fs = fs
         self._store = store
         self._commands = commands
         self._keeper = keeper
-        self._registry = Registry(fs)
+        self._registry = Registry(fs, quick=quick)
         self._make = session_class(transport)
         self._sessions: dict[Path, Session] = {}
         self._scope: trio.CancelScope | None = None

@@ -32,6 +32,7 @@ class MountOptions:
         supervised: A death of the process that serves is outlived (kernel transport alone).
         follow: Another process follows what that one does, so that it can go on at once.
         realtime: The process that serves gets a processor before others do, where the system lets it.
+        pm_qos: Cores are kept from halting while requests follow each other closely, where the system lets it.
     """
 
     branch: str = "main"
@@ -50,6 +51,7 @@ class MountOptions:
     supervised: bool = True
     follow: bool = True
     realtime: bool = True
+    pm_qos: bool = True
 
     @property
     def outlives_its_process(self) -> bool:

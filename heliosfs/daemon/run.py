@@ -112,7 +112,9 @@ async def _serve(
             _log.info("%s", _told_of(fs, keeper.followed is not None))
         foremost = Foremost(partial(trio.lowlevel.current_trio_token().run_sync_soon, idempotent=True))
         commands = Commands(fs)
-        mounted = MountTable(fs, store, commands, options.transport or DEFAULT_TRANSPORT, keeper)
+        mounted = MountTable(
+            fs, store, commands, options.transport or DEFAULT_TRANSPORT, keeper, quick=options.pm_qos
+        )
         facts = partial(daemon_facts, mounted, keeper)
         fs.serving = facts
         server = Server(

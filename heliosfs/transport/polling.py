@@ -4,7 +4,8 @@ The cost of a request is the sleep and the wake-up, not the work: a daemon that 
 request answers up to twice as fast as one that blocks at once (DESIGN section 6; limits: docs/performance.md).
 Invariants: other tasks of the loop get a turn every STEP_S of polling, and after TURN_REQUESTS requests that each
 came within one step; no CPU when nothing comes in. A process that goes before all others (daemon/priority.py) is
-never robbed, but its clients may wait for the core on which it looks. Must not know: what a request is.
+never robbed, but its clients may wait for the core on which it looks. While polling pays, cores are kept from
+halting (waking.py). Must not know: what a request is.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from time import perf_counter
 from typing import Final
 
 import trio
+
+from heliosfs.transport.waking import WakeUps
 
 TURN_REQUESTS: Final = 64
 """Requests in a row before the other tasks of the loop get a turn."""
@@ -33,6 +36,12 @@ _CREDIT_MAX: Final = 12
 _PAID: Final = 1
 _IN_VAIN: Final = 4
 _WOULD_HAVE_PAID: Final = 3
+_NEAR_S: Final = 0.002
+"""Requests that come sooner after each other follow closely: each saves two wake-ups of 0.1 ms."""
+_CLOSE: Final = 16
+"""So many that did, and cores are kept from halting,"""
+_LINGER_S: Final = 0.02
+"""until for so long none did. Programs think, or wait for a disk, in between."""
 
 
 def running() -> int:
@@ -59,7 +68,11 @@ class Poller:
     sleeps, too: polling holds the interpreter's lock nearly all the time, and the thread would wait for it.
     """
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, wake_ups: WakeUps | None = None) -> None:
+        """
+        Args:
+            wake_ups: Are made quick while requests follow each other closely; closed with this.
+        """
         poller = select.poll()
         poller.register(fd, select.POLLIN)
         self._fd = fd
@@ -74,10 +87,17 @@ class Poller:
         self._cores = len(os.sched_getaffinity(0))
         self._counted_until = 0.0
         self._threads: trio.CapacityLimiter | None = None
+        self._wake_ups = wake_ups
+        self._near = 0
+        """How many requests came close after the one before; from _CLOSE on cores do not halt."""
+        self._linger_until = 0.0
 
     def close(self) -> None:
         """Wake whoever waits, and whoever is about to."""
         self._closing = True
+        if self._wake_ups is not None:
+            self._wake_ups.close()
+            self._wake_ups = None
         trio.lowlevel.notify_closing(self._fd)
 
     def glance(self) -> bool:
@@ -110,13 +130,37 @@ class Poller:
         if self._closing:
             raise trio.ClosedResourceError
         looked, before = self._looked_until, perf_counter()
-        await trio.lowlevel.wait_readable(self._fd)
+        if self._near >= _CLOSE:
+            await self._lingered(before)
+        else:
+            await trio.lowlevel.wait_readable(self._fd)
         after = perf_counter()
+        if after - before <= _NEAR_S:
+            self._close_to_the_last(after)
+        elif self._near < _CLOSE:
+            self._near = 0
         if after - before < AWAKE_S:
             if looked and _goes_first():
                 self._robbed(after)
             else:
                 self._credit = min(max(self._credit, 0) + _WOULD_HAVE_PAID, _CREDIT_MAX)
+
+    def _close_to_the_last(self, now: float) -> None:
+        """A request has come soon after another one: keep cores from halting if that goes on."""
+        self._linger_until = now + _LINGER_S
+        self._near += 1
+        if self._near == _CLOSE and self._wake_ups is not None:
+            self._wake_ups.hasten()
+
+    async def _lingered(self, now: float) -> None:
+        """Return when a request can be read; let cores halt when none has come closely for a while."""
+        with trio.move_on_after(max(self._linger_until - now, 0)):
+            await trio.lowlevel.wait_readable(self._fd)
+            return
+        self._near = 0
+        if self._wake_ups is not None:
+            self._wake_ups.relax()
+        await trio.lowlevel.wait_readable(self._fd)
 
     def _look(self, now: float) -> bool:
         """Look for STEP_S from `now`. Gives up at once when the core is taken away."""
@@ -126,6 +170,7 @@ class Poller:
             if poll(0):
                 if self._credit < _CREDIT_MAX:
                     self._credit += _PAID
+                self._close_to_the_last(now)
                 return True
             before, now = now, perf_counter()
             if now - before > _ROBBED_S:

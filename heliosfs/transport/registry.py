@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from heliosfs.core.ids import NodeId, ViewNo
 from heliosfs.filesystem.types import Change
 from heliosfs.transport.requests import is_control
+from heliosfs.transport.waking import WakeUps
 
 if TYPE_CHECKING:
     from heliosfs.filesystem import Filesystem
@@ -27,11 +28,20 @@ class Registry:
         asking: The session whose request is being answered; set by each before it calls the filesystem.
     """
 
-    def __init__(self, fs: Filesystem) -> None:
+    def __init__(self, fs: Filesystem, *, quick: bool = False) -> None:
+        """
+        Args:
+            quick: Cores are to wake up quickly while requests follow each other closely.
+        """
         self._fs = fs
+        self._quick = quick
         self._sessions: dict[LookupTable, CacheInvalidator] = {}
         self._views: Counter[ViewNo] = Counter()
         self.asking: LookupTable | None = None
+
+    def wake_ups(self) -> WakeUps | None:
+        """For a session to make quick under load, and to close."""
+        return WakeUps() if self._quick else None
 
     def add(self, view: ViewNo, lookups: LookupTable, invalidator: CacheInvalidator) -> None:
         """A session begins: it is told of changes from now on."""

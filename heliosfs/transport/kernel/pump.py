@@ -44,6 +44,7 @@ from heliosfs.transport.kernel.wire import (
 )
 from heliosfs.transport.polling import TURN_REQUESTS, Poller
 from heliosfs.transport.requests import AfterReply, run_logged
+from heliosfs.transport.waking import WakeUps
 
 _log = logging.getLogger("heliosfs.transport")
 
@@ -110,9 +111,11 @@ class Pump:
         interrupts: Interrupts,
         trace: Trace | None = None,
         drained: Callable[[], None] | None = None,
+        wake_ups: WakeUps | None = None,
     ) -> None:
         """
         Args:
+            wake_ups: Are made quick under load.
             asker: Is told which request of `connection` goes on, before it does.
             unanswered: Gets an entry for each request that waits for something, until it has been answered.
             promises: Kept right after the reply.
@@ -135,7 +138,7 @@ class Pump:
         self._promises = promises
         self._interrupts = interrupts
         self._drained = drained
-        self._poller = Poller(fd)
+        self._poller = Poller(fd, wake_ups)
         self._leader: trio.lowlevel.Task | None = None
         self._followers: list[trio.lowlevel.Task] = []
         self._tasks = 0

@@ -223,6 +223,7 @@ class KernelSession:
                 interrupts,
                 self._trace,
                 None if resent is None else resent.close,
+                registry.wake_ups(),
             )
             if self._trace is not None and not connection.has(wire.Flag.SETXATTR_EXT):
                 self._trace.setxattr = wire.Layouts.SETXATTR

@@ -21,6 +21,7 @@ import pyfuse3
 import trio
 
 from heliosfs.transport.polling import TURN_REQUESTS, Poller
+from heliosfs.transport.waking import WakeUps
 
 
 class _ReadLock:
@@ -56,7 +57,8 @@ class _ReadLock:
 class _Lowlevel:
     """trio.lowlevel, but for waiting on the descriptor."""
 
-    def __init__(self) -> None:
+    def __init__(self, wake_ups: WakeUps | None) -> None:
+        self._wake_ups = wake_ups
         self._poller: Poller | None = None
         self._requests = 0
 
@@ -66,14 +68,14 @@ class _Lowlevel:
     def notify_closing(self, fd: int) -> None:
         """Wake whoever waits, and whoever is about to."""
         if self._poller is None:
-            self._poller = Poller(fd)
+            self._poller = Poller(fd, self._wake_ups)
         self._poller.close()
 
     async def wait_readable(self, fd: int) -> None:
         """Return when a request can be read. Raises trio.ClosedResourceError after notify_closing."""
         poller = self._poller
         if poller is None:
-            poller = self._poller = Poller(fd)
+            poller = self._poller = Poller(fd, self._wake_ups)
         self._requests += 1
         if self._requests % TURN_REQUESTS == 0:
             await trio.lowlevel.checkpoint()
@@ -83,14 +85,18 @@ class _Lowlevel:
 class _Trio:
     """trio as pyfuse3 sees it."""
 
-    def __init__(self) -> None:
-        self.lowlevel = _Lowlevel()
+    def __init__(self, wake_ups: WakeUps | None) -> None:
+        self.lowlevel = _Lowlevel(wake_ups)
         self.Lock = _ReadLock
 
     def __getattr__(self, name: str) -> Any:
         return getattr(trio, name)
 
 
-def install() -> None:
-    """Stand in for trio within pyfuse3. To be called before pyfuse3.init, once a session."""
-    vars(pyfuse3)["trio"] = _Trio()
+def install(wake_ups: WakeUps | None = None) -> None:
+    """Stand in for trio within pyfuse3. To be called before pyfuse3.init, once a session.
+
+    Args:
+        wake_ups: Are made quick under load.
+    """
+    vars(pyfuse3)["trio"] = _Trio(wake_ups)

@@ -127,7 +127,7 @@ class Pyfuse3Session:
         raise AssertionError("a pyfuse3 session ends with its process")
 
     def _mount(self, operations: HeliosOperations) -> None:
-        pumping.install()
+        pumping.install(self._registry.wake_ups())
         with _stderr_captured() as said:
             try:
                 pyfuse3.init(operations, os.fspath(self.mountpoint), self._options)

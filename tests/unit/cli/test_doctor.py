@@ -49,6 +49,21 @@ def test_missing_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         assert doctor.check_fusermount().ok
 
 
+def test_cores_that_are_slow_to_wake_up_are_a_note(tmp_path: Path) -> None:
+    device, driver = tmp_path / "cpu_dma_latency", tmp_path / "current_driver"
+    assert doctor.check_wake_ups(device, driver).ok, "nothing would help"
+    driver.write_text("intel_idle\n")
+    finding = doctor.check_wake_ups(device, driver)
+    assert (finding.ok, finding.needed, finding.found) == (False, False, "missing")
+    assert "--device" in finding.mend
+    device.mkdir()  # Which nobody may write to; root may write to any file.
+    finding = doctor.check_wake_ups(device, driver)
+    assert (finding.ok, finding.needed, finding.found) == (False, False, "is a directory")
+    device.rmdir()
+    device.touch(mode=0o600)
+    assert doctor.check_wake_ups(device, driver).ok
+
+
 def test_missing_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     assert doctor.check_modules().ok
     monkeypatch.setattr(doctor, "_MODULES", ("json", "absent_one"))

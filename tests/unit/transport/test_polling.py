@@ -12,6 +12,7 @@ import trio.testing
 
 from heliosfs.transport import polling
 from heliosfs.transport.polling import AWAKE_S, Poller
+from heliosfs.transport.waking import WakeUps
 
 
 class Clock:
@@ -146,6 +147,82 @@ async def test_it_does_not_look_where_more_want_a_core_than_there_are(
     os.read(reader, 10)
     crowd -= 1
     assert not await slept(poller, writer, monkeypatch, clock, 1.0)
+
+
+class Told(WakeUps):
+    """Notes what it would ask for, with the time."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.calls: list[tuple[str, float]] = []
+        self.quick = False
+
+    def hasten(self) -> None:
+        self.calls.append(("hasten", self.clock.now))
+
+    def relax(self) -> None:
+        self.calls.append(("relax", self.clock.now))
+
+    def close(self) -> None:
+        self.calls.append(("close", self.clock.now))
+
+
+async def asked_every(
+    gap_s: float, count: int, poller: Poller, pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    """So many requests, each so long after the poller has gone to sleep. With 0.0 they come while it looks."""
+    reader, writer = pipe
+
+    async def wait_readable(fd: int) -> None:
+        # A deadline of the caller's passes before the request comes.
+        left = trio.current_effective_deadline() - trio.current_time()
+        clock.now += min(gap_s, max(left, 0.0))
+        if left < gap_s:
+            await trio.sleep_forever()
+        os.write(writer, b"x")
+
+    monkeypatch.setattr(trio.lowlevel, "wait_readable", wait_readable)
+    for _ in range(count):
+        if not gap_s:
+            os.write(writer, b"x")
+        await poller.wait()
+        os.read(reader, 10)
+
+
+async def test_cores_are_kept_from_halting_while_requests_follow_closely(
+    clock: Clock,
+    pipe: tuple[int, int],
+    monkeypatch: pytest.MonkeyPatch,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    told = Told(clock)
+    poller = Poller(pipe[0], told)
+    await asked_every(0.0, 10, poller, pipe, monkeypatch, clock)
+    assert not told.calls, "a few requests are none of its business"
+    await asked_every(0.0, 30, poller, pipe, monkeypatch, clock)
+    assert [call for call, _ in told.calls] == ["hasten"]
+    last = clock.now
+    await asked_every(5.0, 1, poller, pipe, monkeypatch, clock)
+    assert [call for call, _ in told.calls] == ["hasten", "relax"]
+    assert 0.001 < told.calls[1][1] - last < 0.1, "not at once, and not for long"
+    poller.close()
+    assert told.calls[-1][0] == "close"
+
+
+async def test_who_thinks_between_his_requests_is_served_quickly_and_who_thinks_for_long_is_not(
+    clock: Clock,
+    pipe: tuple[int, int],
+    monkeypatch: pytest.MonkeyPatch,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    told = Told(clock)
+    poller = Poller(pipe[0], told)
+    await asked_every(0.005, 50, poller, pipe, monkeypatch, clock)
+    assert not told.calls
+    await asked_every(0.001, 50, poller, pipe, monkeypatch, clock)
+    assert [call for call, _ in told.calls] == ["hasten"]
+    await asked_every(0.005, 50, poller, pipe, monkeypatch, clock)
+    assert [call for call, _ in told.calls] == ["hasten", "relax"], "each saved 0.1 ms of 5"
 
 
 def test_running_counts_at_least_us() -> None:
