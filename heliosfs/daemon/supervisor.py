@@ -19,10 +19,9 @@ import os
 import select
 import signal
 import socket
-import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -30,11 +29,12 @@ from heliosfs.daemon import words
 from heliosfs.daemon.followers import Followers
 from heliosfs.daemon.herald import Herald
 from heliosfs.daemon.holdings import Holdings
-from heliosfs.daemon.priority import calm, hurry, unhurried
+from heliosfs.daemon.priority import calm, hurry
 from heliosfs.daemon.refusing import refuse_all
 from heliosfs.daemon.sdnotify import ServiceManager
 from heliosfs.daemon.silence import dies, waits_for_the_host
-from heliosfs.daemon.staff import Standby, Worker, reap, wait_for_all
+from heliosfs.daemon.staff import Worker, reap, wait_for_all
+from heliosfs.daemon.standbys import STANDBY, TRIES, Standbys
 
 PATIENCE_S: Final = 30.0
 """A worker that serves says every second that it is alive; a big restore may hold its loop for some of them."""
@@ -50,8 +50,6 @@ SUSPICIOUS: Final = 3
 READ_ONLY: Final = 6
 HOPELESS: Final = 9
 _DELAYS_S: Final = (0.0, 0.0, 0.0, 0.1, 0.5, 2.0, 5.0)
-_STANDBY: Final = (sys.executable, "-P", "-m", "heliosfs.daemon.standby")
-_STANDBY_TRIES: Final = 5
 _PR_SET_CHILD_SUBREAPER: Final = 36
 
 
@@ -73,7 +71,7 @@ class Supervisor:
     herald: Herald = field(default_factory=lambda: Herald(None))
     foreground: bool = False
     patience_s: float = PATIENCE_S
-    command: Sequence[str] = _STANDBY
+    command: Sequence[str] = STANDBY
     delays_s: Sequence[float] = _DELAYS_S
     follow: bool = True
     manager: ServiceManager = field(default_factory=ServiceManager.from_environment)
@@ -81,20 +79,19 @@ class Supervisor:
     restarts: int = 0
     failures: int = 0
     worker: Worker | None = None
-    standby: Standby | None = None
-    successor: Standby | None = None
     exit_code: int | None = None
     _due: float | None = 0.0
-    _standby_deaths: int = 0
     _signals: list[int] = field(default_factory=list)
     _asked: int = 0
     _mounted: bool = False
     _refused: int = 1
     _poll: select.poll = field(default_factory=select.poll)
+    _standbys: Standbys = field(init=False)
     _followers: Followers = field(init=False)
 
     def __post_init__(self) -> None:
         order = {"store": self.store, "options": self.options}
+        self._standbys = Standbys(self._poll, self.command, self._say, self._new_program_up, self._standby_lost)
         self._followers = Followers(self._poll, order, self.kept, self._say)
 
     def adopt(self, line: socket.socket) -> None:
@@ -120,9 +117,7 @@ class Supervisor:
                 ready = {fd for fd, _ in self._poll.poll(self._patience_ms())}
                 if wake in ready:
                     os.read(wake, 4096)
-                for standby in (self.standby, self.successor):
-                    if standby is not None and standby.line.fileno() in ready:
-                        self._listen_standby(standby)
+                self._standbys.listen(ready)
                 self._followers.listen(ready)
                 worker = self.worker
                 if worker is not None and worker.line.fileno() in ready:
@@ -179,8 +174,7 @@ class Supervisor:
         # Of a worker that hangs, or takes its time to open the store, we take care ourselves.
         if self._mounted:
             self.manager.alive(now)
-        if self.standby is None and self.exit_code is None:
-            self.standby = self._start()
+        self._standbys.tend()
         worker = self.worker
         if worker is None:
             if self._due is not None and (now >= self._due or self._signals):
@@ -197,63 +191,28 @@ class Supervisor:
             # The next one is at it, or serves: nobody waits for us.
             reap(self._pids())
         if worker is not None and worker.serving:
-            self._followers.tend(self.standby)
+            self._followers.tend(self._standbys.current)
 
     # --- processes that fork workers -----------------------------------------------------------------
 
-    def _start(self) -> Standby:
-        ours, theirs = words.pair()
-        with theirs:
-            process = subprocess.Popen(
-                [*self.command, f"--line={theirs.fileno()}"],
-                stdin=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
-            )
-        ours.setblocking(False)
-        self._poll.register(ours, select.POLLIN)
-        return Standby(process, ours)
+    def _new_program_up(self) -> None:
+        if self.worker is not None:
+            words.say(self.worker.line, {"do": "hand_over"})
 
-    def _listen_standby(self, standby: Standby) -> None:
-        try:
-            heard = words.hear(standby.line)
-        except BlockingIOError:
-            return
-        if heard is not None and heard[0]["say"] == "standing_by":
-            standby.ready = True
-            self._standby_deaths = 0
-            if standby is self.successor and self.worker is not None:
-                words.say(self.worker.line, {"do": "hand_over"})
-            return
-        if heard is not None and heard[0]["say"] == "failed" and not self._mounted:
-            self._refuse(heard[0])
-        self._standby_gone(standby)
-
-    def _standby_gone(self, standby: Standby) -> None:
-        self._dismiss(standby)
-        if standby is self.successor:
-            self._say("the new program did not come up: the worker that serves goes on")
-            self.successor = None
-            return
-        self.standby = None
-        self._standby_deaths += 1
-        if not self._mounted or (self.worker is None and self._standby_deaths >= _STANDBY_TRIES):
-            self._announce_death(standby.process.returncode)
+    def _standby_lost(self, status: int | None, said: Mapping[str, Any] | None) -> None:
+        if said is not None and said["say"] == "failed" and not self._mounted:
+            self._refuse(said)
+        if not self._mounted or (self.worker is None and self._standbys.deaths >= TRIES):
+            self._announce_death(status)
             if self._mounted:
                 self._give_up()
             self.exit_code = self._refused
-
-    def _dismiss(self, standby: Standby) -> None:
-        self._poll.unregister(standby.line)
-        standby.line.close()
-        standby.process.kill()
-        with unhurried():
-            standby.process.wait()
 
     # --- workers -------------------------------------------------------------------------------------
 
     def _promote(self) -> None:
         """Have a new worker serve: who has followed, or a new process; none is there yet: wait."""
-        worker = self._followers.take() or self._made()
+        worker = self._followers.take() or self._standbys.make()
         if worker is None:
             return
         self._due = None
@@ -280,21 +239,10 @@ class Supervisor:
             followed = "level" if worker.level else "not level"
             self._say(f"process {worker.pid or 'not yet born'} goes on: {followed}")
 
-    def _made(self) -> Worker | None:
-        """A new process to serve."""
-        if self.standby is None or not self.standby.ready:
-            return None
-        ours, theirs = words.pair()
-        ours.setblocking(False)
-        with theirs:
-            words.say(self.standby.line, {"do": "fork"}, [theirs.fileno()])
-        self._poll.register(ours, select.POLLIN)
-        return Worker(ours, time.monotonic())
-
     def _pids(self) -> set[int]:
         """Of the children that somebody here waits for."""
-        standbys = {standby.process.pid for standby in (self.standby, self.successor) if standby is not None}
-        return standbys | self._followers.pids | ({self.worker.pid} if self.worker is not None else set())
+        serving = {self.worker.pid} if self.worker is not None else set()
+        return serving | self._standbys.pids | self._followers.pids
 
     def _listen(self, worker: Worker) -> None:
         while True:
@@ -332,8 +280,8 @@ class Supervisor:
             worker.caught_up = True
         elif said == "failed" and not self._mounted:
             self._refuse(message)
-        elif said == "replace" and self.successor is None:
-            self.successor = self._start()
+        elif said == "replace":
+            self._standbys.replace()
         elif said in ("ended", "handed_over"):
             worker.ended = said
         for fd in fds:
@@ -357,10 +305,7 @@ class Supervisor:
             self._due = 0.0
             # They are of the program that goes.
             self._followers.end()
-            if self.successor is not None:
-                if self.standby is not None:
-                    self._dismiss(self.standby)
-                self.standby, self.successor = self.successor, None
+            self._standbys.succeed()
         else:
             self._died(worker, status)
 
@@ -422,9 +367,7 @@ class Supervisor:
     def _end_all(self) -> None:
         calm()
         self._followers.end()
-        for standby in (self.standby, self.successor):
-            if standby is not None:
-                self._dismiss(standby)
+        self._standbys.end()
         if self.worker is not None:
             self._kill(self.worker)
             self.worker.forget(self._poll)
@@ -444,7 +387,7 @@ class Supervisor:
             self.herald.ready()
             self._log_to_store()
 
-    def _refuse(self, message: dict[str, Any]) -> None:
+    def _refuse(self, message: Mapping[str, Any]) -> None:
         self._refused = int(message["exit"])
         self.herald.refuse(self._refused, message["error"])
 

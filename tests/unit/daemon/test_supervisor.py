@@ -55,10 +55,11 @@ class Boss:
 
     def orders(self) -> list[dict[str, Any]]:
         try:
-            lines = (self.directory / "orders").read_text().splitlines()
+            lines = (self.directory / "orders").read_text().splitlines(keepends=True)
         except FileNotFoundError:
             return []
-        return [json.loads(line) for line in lines]
+        # A long one is written in pieces.
+        return [json.loads(line) for line in lines if line.endswith("\n")]
 
     def order(self, number: int) -> dict[str, Any]:
         """The order that the worker with this number got, once it has."""
@@ -389,6 +390,7 @@ def test_it_imports_almost_nothing() -> None:
         "heliosfs.daemon.holdings",
         "heliosfs.daemon.silence",
         "heliosfs.daemon.staff",
+        "heliosfs.daemon.standbys",
         "heliosfs.daemon.words",
         "heliosfs.daemon.refusing",
         "heliosfs.daemon.sdnotify",
