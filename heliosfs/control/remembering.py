@@ -18,6 +18,8 @@ GROWN_BYTES: Final = 1 << 15
 """Whoever takes over reads this much, 0.5 ms, before he answers anybody."""
 
 Line: TypeAlias = Mapping[str, object]
+_encode: Final = json.JSONEncoder(separators=(",", ":")).encode
+"""As json.dumps, which makes such an encoder for each line: 1 us."""
 
 
 class Memory:
@@ -59,7 +61,7 @@ class Memory:
             self._renew()
 
     def _append(self, line: Line) -> None:
-        data = json.dumps(line, separators=(",", ":")).encode() + b"\n"
+        data = _encode(line).encode() + b"\n"
         os.pwrite(self.fd, data, self._size)
         self._size += len(data)
 

@@ -87,7 +87,7 @@ class ControlTree:
         self._files = OpenFiles(fs, self.commands, memory, clock, by_page=by_page)
         self._tickets = self._files.tickets
         self._directories = Directories(fs, self._tickets, self.commands.roots)
-        self._xattrs = Xattrs(fs, self.commands, after_reply)
+        self._xattrs = Xattrs(fs, self.commands, after_reply, self._files.record)
 
     # --- another process goes on ---------------------------------------------------------------------
 
@@ -315,7 +315,7 @@ class ControlTree:
             if which != ROOT_DIRECTORY:
                 raise FsError(errno.ENOTTY)
             reply = await self._files.run(CTL, branch.view, ioctl.command_in(data), caller)
-            self.commands.record(branch.view, CTL.name, reply)
+            self._files.record(branch.view, CTL.name, reply)
         else:
             ticket = self._tickets.ticket(node)
             form = ticket.file.form
@@ -332,7 +332,7 @@ class ControlTree:
         if reply is None:
             return None
         if node > INO_MASK:
-            self.commands.record(self._directory(node)[1].view, CTL.name, reply)
+            self._files.record(self._directory(node)[1].view, CTL.name, reply)
         else:
             self.recall_reply(node, applied, 0)
             reply = self._tickets.ticket(node).reply or reply
@@ -351,6 +351,12 @@ class ControlTree:
         if self.owns(node):
             raise FsError(errno.EPERM)
         await self._xattrs.set(node, name, value, caller)
+
+    def recall_result(self, node: NodeId, name: bytes, applied: Sequence[Applied]) -> None:
+        """The reply to a command by attribute that a former process has carried out, but perhaps not answered."""
+        reply = reply_again(applied)
+        if reply is not None:
+            self._xattrs.recall(node, name, reply)
 
     # --- within --------------------------------------------------------------------------------------
 

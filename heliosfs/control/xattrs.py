@@ -6,6 +6,7 @@ reply, because setxattr(2) holds the node's lock until then. Must not know: cont
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import stat
 from collections.abc import Awaitable, Callable
@@ -13,6 +14,7 @@ from typing import Final
 
 from heliosfs.control.commands import Command
 from heliosfs.control.door import Versions
+from heliosfs.control.reply import Reply
 from heliosfs.control.runner import Commands
 from heliosfs.control.table import COMMAND_XATTRS, XattrForm
 from heliosfs.core.errors import FsError, StaleHandle
@@ -25,8 +27,19 @@ PREFIX: Final = b"user.helios."
 class Xattrs:
     """Get and set; `node` is never one of the control tree's own."""
 
-    def __init__(self, fs: Versions, commands: Commands, after_reply: AfterReply) -> None:
+    def __init__(
+        self,
+        fs: Versions,
+        commands: Commands,
+        after_reply: AfterReply,
+        record: Callable[[ViewNo, bytes, Reply], None],
+    ) -> None:
+        """
+        Args:
+            record: As `commands.record`, and remembered for a process that goes on.
+        """
         self._fs = fs
+        self._record = record
         self._commands = commands
         self._after_reply = after_reply
         self._tells: dict[bytes, Callable[[NodeId], Awaitable[bytes]]] = {
@@ -81,8 +94,19 @@ class Xattrs:
             reply = commands.refusal(form.name.decode(), error.errno, error.reason)
         else:
             reply = await commands.run(command, view, caller, later=self._after_reply)
-        commands.record(view, form.name, reply)
+        self._record(view, form.name, reply)
         reply.raise_refusal()
+
+    def recall(self, node: NodeId, name: bytes, reply: Reply) -> None:
+        """The reply to what a former process has set, unless that one has remembered it, with all it said."""
+        form = _FORMS[name]
+        view: ViewNo | None = None
+        with contextlib.suppress(StaleHandle):
+            view = self._branch_view(node, form)
+        if view is not None:
+            last = self._commands.last(view, form.name)
+            if last is None or last.time_ns < reply.time_ns:
+                self._record(view, form.name, reply)
 
     async def _command(self, form: XattrForm, node: NodeId, value: bytes) -> Command:
         view = view_of(node)

@@ -7,8 +7,10 @@ import os
 
 import pytest
 
+from heliosfs.control import ioctl
 from heliosfs.control.remembering import GROWN_BYTES, Memory, reply_from_json, reply_to_json
 from heliosfs.control.reply import Reply
+from heliosfs.control.runner import Commands
 from heliosfs.control.tree import ControlTree
 from heliosfs.core.errors import StaleHandle
 from heliosfs.core.ids import ROOT_INO, ViewNo, node_id
@@ -101,6 +103,40 @@ async def test_a_tree_goes_on_where_another_ended(grown: bool) -> None:
     fresh = (await other.lookup(control, b"ctl", ALICE)).node
     assert fresh > gone
     assert json.loads(await other.read(fresh, 0, 9999))["name"] == "one"
+
+
+async def test_results_are_remembered_however_they_came() -> None:
+    """By an attribute, and by an ioctl of `.helios`: what shows them shows them still."""
+    trees = Trees()
+    control = (await trees.tree.lookup(MAIN_ROOT, b".helios", ALICE)).node
+    await trees.tree.setxattr(MAIN_ROOT, b"user.helios.checkpoint", b"one", 0, ALICE)
+    command = bytes(ioctl.request(b"ls"))
+    _, answered = await trees.tree.ioctl(control, ioctl.NUMBER, command, ALICE)
+    other = trees.again()
+    shown = await other.getxattr(MAIN_ROOT, b"user.helios.checkpoint", ALICE)
+    assert shown == await trees.tree.getxattr(MAIN_ROOT, b"user.helios.checkpoint", ALICE)
+    ctl = (await other.lookup(control, b"ctl", ALICE)).node
+    assert await other.read(ctl, 0, 9999) == ioctl.reply_in(answered)[0]
+
+
+async def test_of_two_memories_the_later_result_counts() -> None:
+    """Those of two mountpoints, which share the results."""
+    trees = Trees()
+    commands = trees.tree.commands
+    memory = Memory(lambda _fd: None)
+    second = ControlTree(
+        trees.fs, visible=False, after_reply=lambda work: None, commands=commands, memory=memory, by_page=True
+    )
+    for tree, name in ((trees.tree, b"one"), (second, b"two"), (trees.tree, b"three")):
+        await tree.setxattr(MAIN_ROOT, b"user.helios.checkpoint", name, 0, ALICE)
+    after = Commands(trees.fs)
+    for fd in (trees.memory.fd, memory.fd):
+        again = Memory(lambda _fd: None, os.dup(fd))
+        tree = ControlTree(
+            trees.fs, visible=False, after_reply=lambda work: None, commands=after, memory=again, by_page=True
+        )
+        tree.recall()
+    assert json.loads(await tree.getxattr(MAIN_ROOT, b"user.helios.checkpoint", ALICE))["name"] == "three"
 
 
 async def test_tickets_that_are_gone_are_not_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
