@@ -18,6 +18,7 @@ from typing import NamedTuple, TypeAlias
 
 import trio
 
+from heliosfs.control.remembering import Memory
 from heliosfs.control.tree import ControlTree
 from heliosfs.core.ids import ViewNo
 from heliosfs.filesystem import Filesystem, open_filesystem
@@ -111,9 +112,11 @@ class Server:
         number: int = 0,
         again: bool = False,
         waiting: Sequence[Again] = (),
+        memory: Memory | None = None,
     ) -> None:
         """
         Args:
+            memory: Of what control files hold; with `again`, what that process has remembered.
             number: Of the connection, in the log's records.
             again: Go on with what a former process has left.
             waiting: Requests that are to be read before all others.
@@ -121,6 +124,7 @@ class Server:
         self.fs: Filesystem
         self._number = number
         self._again = again
+        self._memory = memory
         self._store = store
         self._connection = connection
         ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -156,7 +160,12 @@ class Server:
 
     def _session(self) -> KernelSession:
         def make_control(after_reply: DeferWork, by_page: bool) -> ControlTree:
-            return ControlTree(self.fs, visible=False, after_reply=after_reply, by_page=by_page)
+            control = ControlTree(
+                self.fs, visible=False, after_reply=after_reply, by_page=by_page, memory=self._memory
+            )
+            if self._again and self._memory is not None:
+                control.recall()
+            return control
 
         return KernelSession(self.fs, self._registry, make_control, ViewNo(1), Path("/nowhere"), set())
 

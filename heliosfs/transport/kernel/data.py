@@ -100,8 +100,9 @@ class DataHandlers(Handlers):
                 offset = min(offset, fs.try_getattr(node).size)
             kill = self.killing(node, head) if write_flags & WRITE_KILL_SUIDGID else 0
             written = fs.promise_write(node, offset, view[_WRITE_AT:stop], kill_set_id=kill)
-            if flags & os.O_DSYNC and handle == DIRECT_HANDLE and self.sharing is None:
-                return self._synced(node, written)
+            if self.waits_for_the_disk(handle, flags):
+                fs.keep()
+                return self.synced(node, written)
             return WRITE_OUT.pack(written, 0)
         except (NeedPages, NeedRoom):
             raise
@@ -109,9 +110,12 @@ class DataHandlers(Handlers):
             self.drop_pages(node)
             raise
 
-    async def _synced(self, node: NodeId, written: int) -> Answer:
-        """RWF_DSYNC of a write past the page cache: the kernel sends no FSYNC after it."""
-        self.fs.keep()
+    def waits_for_the_disk(self, handle: int, flags: int) -> bool:
+        """Whether a write is answered when it is durable: RWF_DSYNC, past the page cache. No FSYNC follows it."""
+        return bool(flags & os.O_DSYNC) and handle == DIRECT_HANDLE and self.sharing is None
+
+    async def synced(self, node: NodeId, written: int) -> Answer:
+        """The reply to a write, once that survives power loss."""
         await self.fs.fsync(node)
         return WRITE_OUT.pack(written, 0)
 

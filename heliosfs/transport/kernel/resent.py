@@ -21,7 +21,7 @@ from heliosfs.transport.kernel import wire
 from heliosfs.transport.kernel.handlers import Answer, Handler, Header
 from heliosfs.transport.kernel.operations import HeliosHandlers
 from heliosfs.transport.kernel.replies import attributes_body
-from heliosfs.transport.kernel.wire import BODY, COPY_OUT, RESENT, WRITE_OUT, Layouts, name_at
+from heliosfs.transport.kernel.wire import BODY, COPY_OUT, RESENT, SETATTR, WRITE_OUT, Layouts, name_at
 from heliosfs.transport.requests import is_control
 
 _Again: TypeAlias = Callable[[Header, memoryview, int, list[Applied]], Answer | Coroutine[Any, Any, Answer]]
@@ -33,7 +33,6 @@ _NO_BODY: Final = (
     "RMDIR",
     "RENAME",
     "RENAME2",
-    "SETXATTR",
     "REMOVEXATTR",
     "FALLOCATE",
 )
@@ -116,10 +115,10 @@ class Resent:
             asked = (self._connection, unique & ~RESENT)
             self._left.discard(asked)
             applied = self._unanswered.get(asked)
-            if not applied or again is None:
+            if not applied or again is None or not _carried_out(head[1], applied):
                 return handler(head, view, end)
             answer = again(head, view, end, applied)
-            if not isinstance(answer, Coroutine):
+            if not isinstance(answer, Coroutine) or not _is_command(applied):
                 return answer
             self._commands += 1
             return self._counted(answer)
@@ -151,6 +150,7 @@ class Resent:
         answers["MKDIR"] = self._mkdir
         answers["CREATE"] = answers["TMPFILE"] = self._opened
         answers["SETATTR"] = self._attributes
+        answers["SETXATTR"] = self._attribute_set
         answers["WRITE"] = self._written
         answers["IOCTL"] = self._by_ioctl
         answers["COPY_FILE_RANGE"] = lambda head, view, end, applied: WRITE_OUT.pack(_copied(applied), 0)
@@ -195,13 +195,28 @@ class Resent:
         await self.told.wait()
         return 0
 
+    def _attribute_set(
+        self, head: Header, view: memoryview, end: int, applied: list[Applied]
+    ) -> Answer | Coroutine[Any, Any, Answer]:
+        handlers = self._handlers
+        node = handlers.node(head[3])
+        name = name_at(view, BODY + handlers.setxattr_layout.size, end)
+        if not _is_command(applied):
+            handlers.mode_may_differ(node, name)
+            return 0
+        handlers.control.recall_result(node, name, applied)
+        return self._nothing_when_told()
+
     def _attributes(
         self, head: Header, view: memoryview, end: int, applied: list[Applied]
     ) -> Answer | Coroutine[Any, Any, Answer]:
         node = self._handlers.node(head[3])
         if is_control(node):
+            if not _is_command(applied):
+                return self._handlers.setattr(head, view, end)
             return self._touched(head, view, end, applied)
-        return attributes_body(node, self._handlers.fs.try_getattr(node))
+        # Not to be kept: for some of these the first answer was not, either.
+        return attributes_body(node, self._handlers.fs.try_getattr(node), 0)
 
     async def _touched(self, head: Header, view: memoryview, end: int, applied: list[Applied]) -> Answer:
         handlers = self._handlers
@@ -212,9 +227,16 @@ class Resent:
     def _written(
         self, head: Header, view: memoryview, end: int, applied: list[Applied]
     ) -> Answer | Coroutine[Any, Any, Answer]:
-        _, offset, size, _, _, _, _ = Layouts.WRITE.unpack_from(view, BODY)
-        if is_control(self._handlers.node(head[3])):
+        handlers = self._handlers
+        handle, offset, size, _, _, flags, _ = Layouts.WRITE.unpack_from(view, BODY)
+        node = handlers.node(head[3])
+        if is_control(node):
+            if not _is_command(applied):
+                # A policy, or snapshots that one gave up: the record does not say what was answered.
+                return handlers.write(head, view, end)
             return self._commanded(head, applied, offset + size, size)
+        if handlers.waits_for_the_disk(handle, flags):
+            return handlers.synced(node, size)
         return WRITE_OUT.pack(size, 0)
 
     async def _commanded(self, head: Header, applied: list[Applied], behind: int, size: int) -> Answer:
@@ -240,6 +262,15 @@ class Resent:
         await self.told.wait()
         handlers = self._handlers
         handlers.control.recall_reply(handlers.node(head[3]), applied, behind)
+
+
+def _carried_out(opcode: int, applied: list[Applied]) -> bool:
+    """Whether these records are what was asked for.
+
+    Somebody without CAP_FSETID has a file's set-id bits taken first, by a record of its own. Who asks for what they
+    were taken for is not answered by that; done now, it finds none.
+    """
+    return opcode == SETATTR.opcode or any(entry.kind != oplog.SetAttributes.KIND for entry in applied)
 
 
 def _copied(applied: list[Applied]) -> int:

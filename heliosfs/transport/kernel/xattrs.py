@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Coroutine
+from struct import Struct
 from typing import Any, Final
 
 from heliosfs.core import acl
@@ -44,7 +45,7 @@ class XattrHandlers(Handlers):
 
     def setxattr(self, head: Header, view: memoryview, end: int) -> Answer | Coroutine[Any, Any, Answer]:
         """Source: setxattr(2)."""
-        layout = Layouts.SETXATTR_EXT if self.connection.has(Flag.SETXATTR_EXT) else Layouts.SETXATTR
+        layout = self.setxattr_layout
         size, flags, *more = layout.unpack_from(view, BODY)
         at = BODY + layout.size
         name = name_at(view, at, end)
@@ -58,9 +59,18 @@ class XattrHandlers(Handlers):
         if is_control(node):
             return -errno.EPERM
         self.fs.try_setxattr(node, name, value, flags, kill_set_gid=bool(more and more[0] & SETXATTR_ACL_KILL_SGID))
-        if name == acl.ACCESS and self.connection.trusted:
-            self.drop_pages(node)  # A list changes the mode, which a kernel that knows of none does not expect.
+        self.mode_may_differ(node, name)
         return 0
+
+    def mode_may_differ(self, node: NodeId, name: bytes) -> None:
+        """An attribute was set. A list changes the mode, which a kernel that knows of none does not expect."""
+        if name == acl.ACCESS and self.connection.trusted:
+            self.drop_pages(node)
+
+    @property
+    def setxattr_layout(self) -> Struct:
+        """What this kernel's SETXATTR begins with."""
+        return Layouts.SETXATTR_EXT if self.connection.has(Flag.SETXATTR_EXT) else Layouts.SETXATTR
 
     async def _set_ours(self, node: NodeId, name: bytes, value: bytes, caller: Caller) -> Answer:
         await self.control.setxattr(node, name, value, 0, caller)

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from heliosfs.control import ioctl
+from heliosfs.control.remembering import Memory
+from heliosfs.core import oplog
 from heliosfs.core.ids import ViewNo
 from heliosfs.transport.kernel import wire as w
 from heliosfs.transport.kernel.replies import ABSENT
@@ -29,7 +31,8 @@ class Death:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self.first = Server(directory / "store", number=NUMBER)
+        self.memory = Memory(lambda _fd: None)
+        self.first = Server(directory / "store", number=NUMBER, memory=self.memory)
         self.second: Server | None = None
 
     @property
@@ -46,7 +49,8 @@ class Death:
         """The same; what is said next is to be received."""
         killed = self._directory / "killed"
         shutil.copytree(self._directory / "store", killed, ignore=shutil.ignore_patterns("lock", "socket"))
-        self.second = Server(killed, number=NUMBER, again=True, waiting=again)
+        memory = Memory(lambda _fd: None, os.dup(self.memory.fd))
+        self.second = Server(killed, number=NUMBER, again=True, waiting=again, memory=memory)
         assert self.second.wire.end.recv(100) == RESEND
         return self.second.wire
 
@@ -252,4 +256,94 @@ def test_attributes(death: Death, operation: Operation) -> None:
         body = named(Layouts.SETXATTR_EXT, 1, os.XATTR_CREATE, 0, 0, names=b"user.a\0x")
     unique, before = done(wire, operation, node, body)
     (again,) = death.dies((unique, operation, node, body))
+    # For how long they may be kept comes first.
+    assert (again.error, again.body[16:]) == (0, before[16:])
+
+
+def test_what_a_record_does_not_say_is_done_again(death: Death) -> None:
+    """A policy is set once more: its record has not what was answered."""
+    wire = death.wire
+    control = wire.entry(wire.ask(w.LOOKUP, 1, b".helios\0"))[0]
+    ticket = wire.entry(wire.ask(w.LOOKUP, control, b"ctl\0"))[0]
+    done(wire, w.WRITE, ticket, write_body(0, b"checkpoint one"))
+    body = write_body(0, b"retention --keep-last 3")
+    # Killed before it has remembered what it answered.
+    lines = os.fstat(death.memory.fd).st_size
+    unique, before = done(wire, w.WRITE, ticket, body)
+    os.ftruncate(death.memory.fd, lines)
+    (again,) = death.dies((unique, w.WRITE, ticket, body))
     assert (again.error, again.body) == (0, before)
+    unique = death.wire.send(w.READ, ticket, read_body(0, 9999))
+    while (shown := death.wire.receive()).unique != unique:
+        pass  # Pages of the ticket are dropped.
+    assert json.loads(shown.body)["verb"] == "retention"
+
+
+def test_the_reply_to_a_command_by_attribute_can_be_read(death: Death) -> None:
+    wire = death.wire
+    body = named(Layouts.SETXATTR_EXT, 3, 0, 0, 0, names=b"user.helios.checkpoint\0one")
+    get = named(Layouts.GETXATTR, 4096, 0, names=b"user.helios.checkpoint\0")
+    lines = os.fstat(death.memory.fd).st_size
+    unique, _ = done(wire, w.SETXATTR, 1, body)
+    _, before = done(wire, w.GETXATTR, 1, get)
+    os.ftruncate(death.memory.fd, lines)
+    assert [reply.error for reply in death.dies((unique, w.SETXATTR, 1, body))] == [0]
+    assert done(death.wire, w.GETXATTR, 1, get)[1] == before
+
+
+TAKES_SET_ID: dict[Operation, bytes] = {
+    w.WRITE: Layouts.WRITE.pack(0, 0, 3, w.WRITE_KILL_SUIDGID, 0, 0, 0) + b"new",
+    w.FALLOCATE: Layouts.FALLOCATE.pack(0, 0, 3, 0, 0),
+    w.COPY_FILE_RANGE: b"",
+    w.SETXATTR: named(Layouts.SETXATTR_EXT, 1, 0, w.SETXATTR_ACL_KILL_SGID, 0, names=b"user.a\0x"),
+}
+
+
+@pytest.mark.parametrize("operation", TAKES_SET_ID, ids=lambda operation: operation.name)
+def test_what_takes_set_id_bits_first_is_not_done_with_that(
+    death: Death, operation: Operation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between its two records: that of the mode, and that of what was asked for."""
+    wire = death.wire
+    node, source = (
+        w.ENTRY_OUT.unpack_from(done(wire, w.CREATE, 1, create_body(name))[1])[0] for name in (b"f", b"g")
+    )
+    mode = Layouts.SETATTR.pack(1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0o6755, 0, 0, 0, 0)
+    done(wire, w.SETATTR, node, mode)
+    done(wire, w.WRITE, source, write_body(0, b"new"))
+    body, asked_of = TAKES_SET_ID[operation], node
+    if operation is w.COPY_FILE_RANGE:
+        body, asked_of = Layouts.COPY_FILE_RANGE.pack(0, 0, node, 0, 0, 3, 0), source
+    log = death.first.fs.log
+    append = log.append
+
+    def half(kind: int, *args: object, **more: object) -> object:
+        if kind != oplog.SetAttributes.KIND:
+            raise OSError(errno.EIO, "killed here")
+        return append(kind, *args, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(log, "append", half)
+    unique = wire.send(operation, asked_of, body, uid=1000)
+    while wire.receive().unique != unique:
+        pass
+    (again,) = death.dies((unique, operation, asked_of, body))
+    assert again.error == 0
+    wire = death.wire
+    if operation is w.SETXATTR:
+        assert wire.ask(w.GETXATTR, node, named(Layouts.GETXATTR, 100, 0, names=b"user.a\0")).body == b"x"
+    else:
+        content = wire.ask(w.READ, node, read_body(0, 100)).body
+        assert content == (bytes(3) if operation is w.FALLOCATE else b"new")
+
+
+def test_a_write_that_is_to_be_durable_is_so_when_it_is_answered_again(death: Death) -> None:
+    wire = death.wire
+    node = w.ENTRY_OUT.unpack_from(done(wire, w.CREATE, 1, create_body(b"f", os.O_WRONLY))[1])[0]
+    body = Layouts.WRITE.pack(w.DIRECT_HANDLE, 0, 3, 0, 0, os.O_DSYNC, 0) + b"new"
+    unique, before = done(wire, w.WRITE, node, body)
+    # Here nobody syncs at intervals: it is durable because somebody waited for that.
+    (again,) = death.dies((unique, w.WRITE, node, body))
+    assert (again.error, again.body) == (0, before)
+    assert death.second is not None
+    log = death.second.fs.log
+    assert log.durable_lsn == log.end
