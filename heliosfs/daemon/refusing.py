@@ -10,7 +10,7 @@ import errno
 import os
 import select
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 _HEAD: Final = struct.Struct("<IIQ")
@@ -21,10 +21,13 @@ _NO_REPLY: Final = frozenset((2, 36, 42))
 _REQUEST_MAX: Final = (1 << 20) + 65536
 
 
-def refuse_all(fds: Sequence[int], stop: Sequence[object]) -> None:
+def refuse_all(fds: Sequence[int], stop: Sequence[object], tend: Callable[[], object] = lambda: None) -> None:
     """Serve these descriptors of /dev/fuse until all of their mounts have ended, or `stop` is not empty.
 
     What a worker had read and not answered is asked for again, and refused as well.
+
+    Args:
+        tend: Called every second at least.
     """
     poll = select.poll()
     alive = set(fds)
@@ -39,6 +42,7 @@ def refuse_all(fds: Sequence[int], stop: Sequence[object]) -> None:
             if not refuse(fd):
                 poll.unregister(fd)
                 alive.discard(fd)
+        tend()
 
 
 def refuse(fd: int) -> bool:

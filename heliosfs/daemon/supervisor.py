@@ -331,7 +331,10 @@ class Supervisor:
         """No worker can serve this store: everybody gets errors, nobody hangs, and nothing looks empty."""
         self._say(f"giving up after {self.failures} failures: {self.mountpoint} answers EIO; unmount it, then fsck")
         self.manager.status("failed: answering EIO")
-        refuse_all(self.kept.connections(), self._signals)
+        # The store is free, for fsck or another mount; nobody is to look at it meanwhile, nor to wait for a worker.
+        self._followers.end()
+        self._standbys.end()
+        refuse_all(self.kept.connections(), self._signals, lambda: reap(set()))
 
     def _judge(self, worker: Worker) -> None:
         """It has been silent for too long: kill it, unless the host keeps it waiting."""

@@ -7,11 +7,12 @@ DIRECTORY/orders, one JSON line each, with the content of what was kept.
     die N         the same, then exit with N
     kill          the same, then SIGKILL itself
     poison        serve and die before it has caught up
+    hopeless      the same, by SIGKILL
     silent        serve and say nothing more
     refuse N      say that it failed, exit with N
     end           serve, then end in good order
     unborn        exit before it says who it is
-    late          say who it is only when DIRECTORY/gate, a FIFO, has been opened for writing; then serve
+    late [ACT]    say who it is only when DIRECTORY/gate, a FIFO, has been opened for writing; then ACT, or serve
     deaf          as serve, but SIGTERM only makes DIRECTORY/told
     stuck         as serve, but it mounts DIRECTORY/stuck, and hangs for good when a directory is made there
     disk          as serve, but waits in the kernel first, until DIRECTORY/gate, a FIFO, has been opened for writing
@@ -19,6 +20,9 @@ DIRECTORY/orders, one JSON line each, with the content of what was kept.
 
 One that is to follow says that it is level, leaves twins when asked to, and takes its act when it is to serve; its
 order then has "followed": true. Their numbers are in DIRECTORY/followers. A file DIRECTORY/blind makes one end.
+
+A socket DIRECTORY/kernel (SEQPACKET) is connected to, and that kept as "mount x" in place of the memfd; then there is
+a listening socket DIRECTORY/socket as well, kept as "socket".
 
 A FIFO DIRECTORY/gate-standby is waited for like that by a process that forks workers, before it says that it can. A
 file DIRECTORY/stillborn makes the next process that would fork workers exit at once, DIRECTORY/replace makes a
@@ -33,6 +37,7 @@ import os
 import select
 import signal
 import socket
+import stat
 import sys
 from pathlib import Path
 from typing import Any
@@ -75,6 +80,17 @@ def wait_in_the_kernel(gate: Path) -> None:
     """As for a disk: who starts a program is in state D until it runs, and this one opens a FIFO first."""
     actions = [(os.POSIX_SPAWN_OPEN, 0, os.fspath(gate), os.O_RDONLY, 0)]
     os.posix_spawn("/bin/true", ["true"], {}, file_actions=actions)
+
+
+def kernel(path: Path) -> int:
+    """What stands for a descriptor of /dev/fuse: one that answers nothing, or a line to who plays the kernel."""
+    if path.exists():
+        line = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+        line.connect(os.fspath(path))
+        return line.detach()
+    kept = os.memfd_create("kept")
+    os.write(kept, b"what the kernel knows")
+    return kept
 
 
 def take(path: Path) -> bool:
@@ -134,10 +150,11 @@ def work(directory: Path, line: socket.socket) -> int:
         return 7
     if act == "late":
         pass_gate(directory / "gate")
+        act = number or "serve"
     if not followed:
         words.say(line, {"say": "born", "pid": os.getpid()}, [os.pidfd_open(os.getpid())])
     order, fds = all_of(line, heard)
-    order["held"] = [os.pread(kept, 99, 0).decode() for kept in fds]
+    order["held"] = ["" if stat.S_ISSOCK(os.fstat(fd).st_mode) else os.pread(fd, 99, 0).decode() for fd in fds]
     order["pid"] = os.getpid()
     order["followed"] = followed
     with open(directory / "orders", "a") as orders:
@@ -146,8 +163,12 @@ def work(directory: Path, line: socket.socket) -> int:
         words.say(line, {"say": "failed", "exit": int(number), "error": "no"})
         return int(number)
     if not fds:
-        kept = os.memfd_create("kept")
-        os.write(kept, b"what the kernel knows")
+        kept = kernel(directory / "kernel")
+        if (directory / "kernel").exists():
+            listener = socket.socket(socket.AF_UNIX)
+            listener.bind(os.fspath(directory / "socket"))
+            listener.listen()
+            words.say(line, {"say": "keep", "name": "socket", "more": {}}, [listener.fileno()])
         words.say(line, {"say": "keep", "name": "mount x", "more": {"connection": 5}}, [kept])
     if act == "stuck":
         point = directory / "stuck"
@@ -173,6 +194,8 @@ def work(directory: Path, line: socket.socket) -> int:
     words.say(line, {"say": "serving"})
     if act == "poison":
         return 3
+    if act == "hopeless":
+        os.kill(os.getpid(), signal.SIGKILL)
     words.say(line, {"say": "caught_up"})
     if act == "die":
         return int(number)

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from typing import Any
 import pytest
 
 from heliosfs.daemon.holdings import CONNECTIONS
+from heliosfs.daemon.supervisor import HOPELESS
 from tests.support.mounts import REPOSITORY, leaked, run, wait_until
 
 RUNNER = """
@@ -30,6 +32,11 @@ command = (sys.executable, "-m", "tests.support.fake_worker", directory)
 boss = supervisor.Supervisor(directory, directory + "/mnt", "{}", Herald(ready), True, patience, command, (0.0,))
 sys.exit(boss.run())
 """
+
+
+RESEND = struct.pack("<IiQ", 16, 7, 0)
+LOOKUP = struct.pack("<IIQ24x", 40, 1, 2)
+REFUSED = struct.pack("<IiQ", 16, -errno.EIO, 2)
 
 
 class Boss:
@@ -296,6 +303,34 @@ def test_death_upon_death_ends_in_errors_that_are_readable(boss: Callable[..., B
     # The kept descriptor is a memfd, not a kernel's: the answering of requests ends at once.
     assert one.end() == 1
     assert len(one.orders()) == 9
+
+
+def test_who_has_given_up_is_alone(boss: Callable[..., Boss], tmp_path: Path) -> None:
+    """It answers, and nothing else of the daemon is left: no process of it has anything to do with the store, and
+    whoever calls, or has called while it looked for another worker, hears at once that nobody is there."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener, socket.socket(socket.AF_UNIX) as client:
+        listener.bind(os.fspath(tmp_path / "kernel"))
+        listener.listen()
+        # Killed before they have caught up: that counts, and who follows is trusted, and there to the end.
+        os.mkfifo(tmp_path / "gate")
+        one = boss([*["hopeless"] * (HOPELESS - 1), "late hopeless"])
+        kernel, _ = listener.accept()
+        one.order(HOPELESS - 2)
+        client.settimeout(20)
+        client.connect(os.fspath(tmp_path / "socket"))
+        open_gate(tmp_path / "gate")
+        with pytest.raises(ConnectionResetError):
+            client.recv(100)
+    with kernel, socket.socket(socket.AF_UNIX) as client:
+        kernel.settimeout(20)
+        with pytest.raises(ConnectionRefusedError):
+            client.connect(os.fspath(tmp_path / "socket"))
+        assert kernel.recv(100) == RESEND
+        pid = one.process.pid
+        wait_until(lambda: not Path(f"/proc/{pid}/task/{pid}/children").read_text(), "nobody is left")
+        kernel.send(LOOKUP)
+        assert kernel.recv(100) == REFUSED
+    assert one.end() == 1
 
 
 def test_a_new_version_takes_over_when_it_is_ready(boss: Callable[..., Boss]) -> None:
