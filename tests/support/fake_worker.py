@@ -21,8 +21,8 @@ DIRECTORY/orders, one JSON line each, with the content of what was kept.
 One that is to follow says that it is level, leaves twins when asked to, and takes its act when it is to serve; its
 order then has "followed": true. Their numbers are in DIRECTORY/followers. A file DIRECTORY/blind makes one end.
 
-A socket DIRECTORY/kernel (SEQPACKET) is connected to, and that kept as "mount x" in place of the memfd; then there is
-a listening socket DIRECTORY/socket as well, kept as "socket".
+A socket DIRECTORY/kernel (SEQPACKET) is connected to, and that kept as "mount x" in place of the memfd; then a
+listening socket DIRECTORY/socket is made, too, and kept as "socket".
 
 A FIFO DIRECTORY/gate-standby is waited for like that by a process that forks workers, before it says that it can. A
 file DIRECTORY/stillborn makes the next process that would fork workers exit at once, DIRECTORY/replace makes a
