@@ -12,7 +12,8 @@ import os
 import random
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -189,18 +190,31 @@ class LogMachine(RuleBasedStateMachine):
         self.log = self.open()
         self.compare(len(self.acknowledged))
 
-    @rule()
-    def kill_and_open(self) -> None:
+    def open_on(self, full: bool, opened: Callable[[], Log] | None = None) -> Log:
+        """On a full disk; where the log holds nothing there must be room after all."""
+        opened = opened or self.open
+        self.disk.fail_roll = "disk full" if full else ""
+        try:
+            return opened()
+        except OSError as error:
+            assert str(error).endswith("injected")
+            assert not self.replayed
+        finally:
+            self.disk.fail_roll = ""
+        return opened()
+
+    @rule(full=st.booleans())
+    def kill_and_open(self, full: bool) -> None:
         self.log._close_files()
-        self.log = self.open()
+        self.log = self.open_on(full)
         self.compare(len(self.acknowledged))
 
-    @rule(seed=st.integers(0, 1 << 32))
-    def cut_power_and_open(self, seed: int) -> None:
+    @rule(seed=st.integers(0, 1 << 32), full=st.booleans())
+    def cut_power_and_open(self, seed: int, full: bool) -> None:
         durable = self.log.durable_lsn
         self.log._close_files()
         self.disk.cut_power(self.directory, random.Random(seed))
-        self.log = self.open()
+        self.log = self.open_on(full)
         self.compare(sum(1 for entry in self.acknowledged if entry[3].end_lsn <= durable))
 
     def compare(self, least: int) -> None:
@@ -336,8 +350,13 @@ class FollowedLogMachine(LogMachine):
         assert len(self.followed) >= len(self.acknowledged) - 1
 
     @precondition(lambda self: self.follower is not None)
-    @rule(torn=st.sampled_from((0.0, 0.3, 0.99)), look=st.booleans(), payload=st.sampled_from((0, 5000)))
-    def kill_and_go_on(self, torn: float, look: bool, payload: int) -> None:
+    @rule(
+        torn=st.sampled_from((0.0, 0.3, 0.99)),
+        look=st.booleans(),
+        payload=st.sampled_from((0, 5000)),
+        full=st.booleans(),
+    )
+    def kill_and_go_on(self, torn: float, look: bool, payload: int, full: bool) -> None:
         """As after the death of who has appended, half way through a record perhaps, which may be seen."""
         follower = self.follower
         assert follower is not None
@@ -355,7 +374,8 @@ class FollowedLogMachine(LogMachine):
             self.compare_followed()
         seen = len(self.followed)
         self.replayed = list(self.followed)
-        self.log = Log.open(
+        opened = partial(
+            Log.open,
             self.directory,
             budget_bytes=1 << 20,
             start=self.start,
@@ -365,6 +385,7 @@ class FollowedLogMachine(LogMachine):
             seen=follower.seen,
             note=self.note,
         )
+        self.log = self.open_on(full, opened)
         assert self.log.recovery.followed == seen
         self.compare(len(self.acknowledged))
 
@@ -374,10 +395,10 @@ class FollowedLogMachine(LogMachine):
         super().release(share)
         self.follow_no_more()
 
-    @rule(seed=st.integers(0, 1 << 32))
-    def cut_power_and_open(self, seed: int) -> None:
+    @rule(seed=st.integers(0, 1 << 32), full=st.booleans())
+    def cut_power_and_open(self, seed: int, full: bool) -> None:
         self.follow_no_more()
-        super().cut_power_and_open(seed)
+        super().cut_power_and_open(seed, full)
 
 
 _SETTINGS = settings(

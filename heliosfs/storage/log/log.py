@@ -41,6 +41,7 @@ from heliosfs.storage.note import StoreNote
 SEGMENT_BYTES: Final = 16 << 20
 SPARES: Final = 4
 _SEAL_ROOM: Final = RECORD_BYTES + 8
+_FULL: Final = frozenset((errno.ENOSPC, errno.EDQUOT))
 _PADDING: Final = [bytes(n) for n in range(8)]
 _place: Final[Callable[[tuple[object, ...]], Place]] = partial(tuple.__new__, Place)
 """Place(*fields), 0.3 us quicker: every change comes here."""
@@ -69,6 +70,8 @@ class Log(Syncing):
         self._resting = False
         self._last_life = 0
         self._limit = 0
+        self._due: tuple[int, int, int] | None = None
+        """Where the fresh life after a recovery begins, and what it follows, until there is room for it."""
 
     @classmethod
     def open(
@@ -87,6 +90,8 @@ class Log(Syncing):
     ) -> Log:
         """Replay what ends above `start` through `on_record`, then go on in a fresh life.
 
+        On a disk without room for one nothing can be appended until there is: what was replayed can be read.
+
         Args:
             spares: How many unused segment files are kept.
             reserve_bytes: Size of a segment that only this and appends with `releasing` may use; 0 for none.
@@ -98,7 +103,7 @@ class Log(Syncing):
             SeenOtherwise: The log is not what was seen; nothing has been replayed.
             LogDamaged: A record below the durable position is wrong.
             StoreNewer: A segment of a later version.
-            OSError: Reading, or beginning the fresh life (ENOSPC).
+            OSError: Reading, or beginning the fresh life; ENOSPC only of a log that holds nothing.
         """
         calls = calls or OsCalls()
         files = SegmentFiles(directory, calls, segment_bytes, spares, reserve_bytes)
@@ -114,8 +119,15 @@ class Log(Syncing):
             log._now_durable(found.durable)
             log._dirty = [segment for segment in found.lives if segment.end_lsn > found.durable]
             log._last_life = found.last_life
-            log._begin_life(max(found.end, HEADER_BYTES), found.prev_life, found.prev_end, releasing=True)
-            log.epoch = log.current_life & 0xFFFF_FFFF
+            log._due = (max(found.end, HEADER_BYTES), found.prev_life, found.prev_end)
+            try:
+                log._begin_life(*log._due, releasing=True)
+            except OSError as error:
+                if error.errno not in _FULL or not found.lives:
+                    raise
+                log._use(found.lives[-1])
+                log._limit = 0
+                log.end = max(log.end, found.end)
         except BaseException:
             log._close_files()
             raise
@@ -145,6 +157,9 @@ class Log(Syncing):
         self._lives[life] = segment
         self.used_bytes += file.size
         self._resting = False
+        self._due = None
+        if not self.epoch:
+            self.epoch = life & 0xFFFF_FFFF
         # At once: a sync that saw the new life dirty but not current would take it for done with.
         with self._lock:
             self._dirty.append(segment)
@@ -232,7 +247,7 @@ class Log(Syncing):
 
         Only where everything was released. The next append takes them again, 50 us later; ENOSPC comes there.
         """
-        if self._resting or self.failed is not None:
+        if self._resting or self._due is not None or self.failed is not None:
             return
         self._files.drop_spares()
         if self._released < self.end:
@@ -269,22 +284,24 @@ class Log(Syncing):
                 return
         if length + HEADER_BYTES + _SEAL_ROOM > self._files.segment_bytes:
             raise OSError(errno.EFBIG, "record larger than a segment")
-        old = self._segment
-        old_end = self.end
-        self._begin_life(old_end + _SEAL_ROOM, self.current_life, old_end, releasing=releasing)
-        old.sealed = True
-        seal = encode_record(
-            old.seed,
-            old.marker,
-            old_end,
-            self.durable_lsn,
-            KIND_SEAL,
-            self.current_life.to_bytes(8, "little"),
-        )
-        # Lying behind the end that the new header names, it is a hint to people and never read by recovery
-        # unless that header is lost: its failure costs nothing.
-        with contextlib.suppress(OSError):
-            self._calls.append(old.file.fd, [seal], old.end)
+        old, old_end, due = self._segment, self.end, self._due
+        position, prev, prev_end = due or (old_end + _SEAL_ROOM, self.current_life, old_end)
+        self._begin_life(position, prev, prev_end, releasing=releasing)
+        # To a former process's life nothing is written: what was torn off it lies behind its end.
+        if due is None:
+            old.sealed = True
+            seal = encode_record(
+                old.seed,
+                old.marker,
+                old_end,
+                self.durable_lsn,
+                KIND_SEAL,
+                self.current_life.to_bytes(8, "little"),
+            )
+            # Lying behind the end that the new header names, it is a hint to people and never read by recovery
+            # unless that header is lost: its failure costs nothing.
+            with contextlib.suppress(OSError):
+                self._calls.append(old.file.fd, [seal], old.end)
         if self._offset + length > self._limit:
             raise OSError(errno.ENOSPC, "the log's reserve is too small for this record")
 

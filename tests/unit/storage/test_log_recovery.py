@@ -157,20 +157,52 @@ def test_damaged_durable_payload_before_a_torn_tail_counts_the_tail_alone(tmp_pa
     again.close()
 
 
-def test_no_room_for_a_fresh_life_fails_the_opening_and_changes_nothing(tmp_path: Path) -> None:
+def no_more(code: int) -> OsCalls:
+    def refuse(fd: int, offset: int, length: int) -> None:
+        raise OSError(code, "injected")
+
+    return OsCalls(preallocate=refuse)
+
+
+def test_a_life_that_cannot_begin_fails_the_opening_and_changes_nothing(tmp_path: Path) -> None:
     log = open_log(tmp_path)
     log.append(1, b"")
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-
-    def full(fd: int, offset: int, length: int) -> None:
-        raise OSError(errno.ENOSPC, "injected")
-
     descriptors = len(os.listdir("/proc/self/fd"))
     with pytest.raises(OSError, match="injected"):
-        open_log(tmp_path, calls=OsCalls(preallocate=full))
+        open_log(tmp_path, calls=no_more(errno.EIO))
     assert len(os.listdir("/proc/self/fd")) == descriptors
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     assert kinds(tmp_path) == [1]
+
+
+def test_without_room_for_a_fresh_life_it_opens_for_reading(tmp_path: Path) -> None:
+    log = open_log(tmp_path)
+    log.append(1, b"")
+    bad = log.append(2, b"", bytes(3000))
+    log.append(3, b"")
+    flip(log, bad.life, head_of(bad))
+    # Killed, and torn there: nothing claims that the disk had it.
+    log._close_files()
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    calls = no_more(errno.ENOSPC)
+    for _ in range(2):
+        seen: Seen = []
+        full = open_log(tmp_path, seen, calls=calls)
+        assert [kind for kind, _, _ in seen] == [1]
+        with pytest.raises(OSError, match="injected"):
+            full.append(4, b"", releasing=True)
+        full.rest()
+        full.sync()
+        assert full.durable_lsn == full.end
+        full.close()
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    full = open_log(tmp_path, calls=calls)
+    calls.preallocate = os.posix_fallocate
+    place = full.append(5, b"there is room")
+    assert (place.life, full.epoch) == (2, 2)
+    full.close()
+    assert kinds(tmp_path) == [1, 5]
 
 
 def test_recovery_killed_at_any_of_its_writes_finds_the_same_again(tmp_path: Path) -> None:
