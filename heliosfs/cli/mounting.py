@@ -172,9 +172,11 @@ def start(store: bytes, mountpoint: bytes, options: MountOptions, *, foreground:
     """
     from heliosfs.daemon import spawn
     from heliosfs.daemon.errors import DaemonError
+    from heliosfs.daemon.room import fitted, memory_limit
 
     if join_daemon(store, mountpoint, options):
         return
+    options = fitted(options, memory_limit())
     run = _in_foreground if foreground else spawn.start
     try:
         run(Path(os.fsdecode(store)), Path(os.fsdecode(mountpoint)), options)

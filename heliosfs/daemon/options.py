@@ -30,7 +30,8 @@ class MountOptions:
         trusted: The kernel checks no permissions.
         debug: What to log besides; "requests": every request.
         supervised: A death of the process that serves is outlived (kernel transport alone).
-        follow: Another process follows what that one does, so that it can go on at once.
+        follow: Another process follows what that one does, so that it can go on at once. None: where there is
+        enough memory (room.py).
         realtime: The process that serves gets a processor before others do, where the system lets it.
         pm_qos: Cores are kept from halting while requests follow each other closely, where the system lets it.
     """
@@ -49,7 +50,7 @@ class MountOptions:
     trusted: bool = False
     debug: str = ""
     supervised: bool = True
-    follow: bool = True
+    follow: bool | None = None
     realtime: bool = True
     pm_qos: bool = True
 

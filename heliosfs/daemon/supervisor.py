@@ -73,7 +73,7 @@ class Supervisor:
     patience_s: float = PATIENCE_S
     command: Sequence[str] = STANDBY
     delays_s: Sequence[float] = _DELAYS_S
-    follow: bool = True
+    follow: bool = field(init=False)
     manager: ServiceManager = field(default_factory=ServiceManager.from_environment)
     kept: Holdings = field(default_factory=Holdings)
     restarts: int = 0
@@ -90,6 +90,7 @@ class Supervisor:
     _followers: Followers = field(init=False)
 
     def __post_init__(self) -> None:
+        self.follow = json.loads(self.options).get("follow") is not False
         order = {"store": self.store, "options": self.options}
         self._standbys = Standbys(self._poll, self.command, self._say, self._new_program_up, self._standby_lost)
         self._followers = Followers(self._poll, order, self.kept, self._say)
@@ -436,7 +437,6 @@ def main(arguments: list[str]) -> int:
         # The one before us has died, and its lines have ended; what it has started ends by itself.
         os.set_inheritable(given.worker_fd, False)
         supervisor.adopt(socket.socket(fileno=given.worker_fd))
-    supervisor.follow = json.loads(given.options).get("follow", True)
     return supervisor.run()
 
 

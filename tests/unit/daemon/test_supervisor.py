@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from heliosfs.daemon.holdings import CONNECTIONS
-from heliosfs.daemon.supervisor import HOPELESS
+from heliosfs.daemon.supervisor import HOPELESS, Supervisor
 from tests.support.mounts import REPOSITORY, leaked, run, wait_until
 
 RUNNER = """
@@ -119,6 +119,13 @@ def boss(tmp_path: Path) -> Iterator[Callable[..., Boss]]:
     yield make
     for one in made:
         one.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "follow"), [("{}", True), ('{"follow": null}', True), ('{"follow": false}', False)]
+)
+def test_somebody_follows_unless_told_not_to(options: str, follow: bool) -> None:
+    assert Supervisor("store", "mountpoint", options).follow is follow
 
 
 def test_a_mount_that_ends_in_good_order(boss: Callable[..., Boss]) -> None:
