@@ -62,6 +62,7 @@ WORK = """
     helios umount mnt
     test -z "$(ls mnt)"
     helios fsck store >/dev/null
+    test -z "$(grep ERROR store/daemon.log)"
     echo all is well
 """
 REFUSED = """
