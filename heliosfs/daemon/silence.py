@@ -39,6 +39,17 @@ def waits_for_the_host(pid: int, proc: Path = Path("/proc")) -> bool:
     return False
 
 
+def work_of(pid: int, proc: Path = Path("/proc")) -> int | None:
+    """Nanoseconds for which a process has run; None where a thread of it runs, or waits for a processor or a disk.
+
+    The same twice in a row: it has done nothing meanwhile, and waits for nothing that would excuse it.
+    """
+    found = _threads(proc, pid).values()
+    if any(state == "R" or (state == "D" and "fuse" not in stack) for state, _, stack in found):
+        return None
+    return sum(ran_ns for _, ran_ns, _ in found)
+
+
 def dies(pid: int, pidfd: int, patience_s: float, excused_s: float, waiting: Callable[[], None]) -> bool:
     """Wait for the end of a process that was SIGKILLed. False: it waits for something that no signal ends.
 

@@ -46,6 +46,7 @@ class Worker:
         serving: It has come to serve; since `began`.
         heard: When it last said something, by the monotonic clock.
         excused: How often it was silent for too long, in a row, and let be.
+        ran_ns: What it had done then (silence.work_of), before it serves.
         caught_up: It has answered everything that was asked of its predecessor.
         ended: It said that it ends in good order: "ended" (unmounted) or "handed_over".
         hung: We had to kill it.
@@ -59,6 +60,7 @@ class Worker:
     serving: bool = False
     began: float = 0.0
     excused: int = 0
+    ran_ns: int | None = None
     caught_up: bool = False
     ended: str = ""
     hung: bool = False

@@ -75,6 +75,12 @@ class Standbys:
         self.poll.register(ours, select.POLLIN)
         return Worker(ours, time.monotonic())
 
+    def drop(self) -> None:
+        """The current one does not do what it is told to: another one takes its place."""
+        if self.current is not None:
+            self._dismiss(self.current)
+            self.current = None
+
     def listen(self, ready: set[int]) -> None:
         """Hear what those say whose lines are among these descriptors."""
         for standby in (self.current, self.successor):

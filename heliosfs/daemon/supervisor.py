@@ -32,7 +32,7 @@ from heliosfs.daemon.holdings import Holdings
 from heliosfs.daemon.priority import calm, hurry
 from heliosfs.daemon.refusing import refuse_all
 from heliosfs.daemon.sdnotify import ServiceManager
-from heliosfs.daemon.silence import dies, waits_for_the_host
+from heliosfs.daemon.silence import dies, waits_for_the_host, work_of
 from heliosfs.daemon.staff import Worker, reap, wait_for_all
 from heliosfs.daemon.standbys import STANDBY, TRIES, Standbys
 
@@ -185,9 +185,8 @@ class Supervisor:
                 self._judge(worker)
             elif worker.caught_up and now - worker.began > STABLE_S:
                 self.failures = 0
-        elif now - worker.heard > OPENING_S:
-            self._say(f"worker {worker.pid} does not come to serving: killed")
-            self._kill(worker)
+        elif now - worker.heard > min(self.patience_s * (1 + worker.excused), OPENING_S):
+            self._judge_opening(worker, now - worker.heard)
         if self.worker is not None and self.worker.pid:
             # The next one is at it, or serves: nobody waits for us.
             reap(self._pids())
@@ -351,6 +350,24 @@ class Supervisor:
             return  # It has come round while we looked at it.
         self._say(f"worker {worker.pid} has not been heard of for {silent_s:.0f} s: killed")
         self._kill(worker)
+
+    def _judge_opening(self, worker: Worker, silent_s: float) -> None:
+        """It does not serve yet: kill it, unless it does something, or waits for the host.
+
+        One that has followed may have been stopped, or hang, before it got its order.
+        """
+        ran_ns = work_of(worker.pid) if worker.pid else 0
+        done_nothing = self._mounted and ran_ns is not None and ran_ns == worker.ran_ns
+        if silent_s <= OPENING_S and not done_nothing:
+            worker.excused += 1
+            worker.ran_ns = ran_ns
+            return
+        self._say(f"worker {worker.pid or 'not yet born'} does not come to serving: killed")
+        if worker.pid:
+            self._kill(worker)
+        else:
+            worker.excused += 1
+            self._standbys.drop()
 
     def _kill(self, worker: Worker) -> None:
         """SIGKILL, and wait until it is gone; the loop then sees its end."""

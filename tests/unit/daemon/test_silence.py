@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from heliosfs.daemon.silence import waits_for_the_host
+from heliosfs.daemon.silence import waits_for_the_host, work_of
 from tests.support.mounts import REPOSITORY, wait_until
 
 LOOP = "while True: pass"
@@ -39,6 +39,19 @@ def test_who_sleeps_or_is_gone_does_not_wait(started: ExitStack) -> None:
     wait_until(lambda: state_of(asleep) == "S", "it sleeps")
     assert not waits_for_the_host(asleep)
     assert not waits_for_the_host(2**22 + 1)
+
+
+def test_work_is_counted_of_who_sleeps(started: ExitStack) -> None:
+    asleep = python(started, "import time; time.sleep(60)")
+    wait_until(lambda: state_of(asleep) == "S", "it sleeps")
+    before = work_of(asleep)
+    assert before is not None and before > 0
+    assert work_of(asleep) == before
+    wait_until(lambda: work_of(python(started, LOOP)) is None, "it runs")
+    naps = python(started, "import time\nwhile True: time.sleep(0.001)")
+    wait_until(lambda: state_of(naps) == "S", "it sleeps now and then")
+    seen = work_of(naps)
+    wait_until(lambda: work_of(naps) != seen, "it does something")
 
 
 def test_who_loops_on_a_processor_does_not_wait(started: ExitStack) -> None:

@@ -240,6 +240,29 @@ def test_a_worker_that_says_nothing_is_killed(boss: Callable[..., Boss]) -> None
     check_dead(silent)
 
 
+def test_one_that_is_to_go_on_and_does_nothing_is_killed(boss: Callable[..., Boss]) -> None:
+    """It has followed, and was stopped before it got its order."""
+    one = boss(["serve"], 0.5)
+    first = one.order(0)["pid"]
+    one.wait_followed()
+    (stopped,) = one.followers()
+    os.kill(stopped, signal.SIGSTOP)
+    os.kill(first, signal.SIGKILL)
+    assert not one.order(1)["followed"]
+    check_dead(stopped)
+
+
+def test_who_is_to_make_a_worker_and_does_nothing_is_killed(boss: Callable[..., Boss]) -> None:
+    one = boss(["serve"], 0.5, blind="")
+    first = one.order(0)["pid"]
+    wait_until(lambda: not (one.directory / "blind").exists(), "one has tried to follow")
+    stopped = int((one.directory / "standbys").read_text())
+    os.kill(stopped, signal.SIGSTOP)
+    os.kill(first, signal.SIGKILL)
+    assert one.order(1)["restarts"] == 2
+    check_dead(stopped)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="who may not see what it waits for kills it")
 def test_a_worker_that_waits_for_a_disk_is_let_be(boss: Callable[..., Boss], tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "gate")
