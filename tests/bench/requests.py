@@ -17,7 +17,7 @@ from typing import Final
 from tests.bench.figures import Figure
 from tests.bench.mounts import Mount, mounted
 from tests.bench.plan import Plan
-from tests.bench.steps import STEPS, Kit, Site, make_kit
+from tests.bench.steps import Kit, Site, make_kit, steps_of
 
 _MARK: Final = ".heliosfs-bench"
 _LOGGED: Final = "heliosfs.requests: "
@@ -105,7 +105,7 @@ def counts(plan: Plan, directory: Path, kit: Kit, mode: str) -> dict[str, tuple[
         base = mount.point / "site"
         base.mkdir()
         site = Site(base, kit, log.mark)
-        for name, step in STEPS.items():
+        for name, step in steps_of(plan).items():
             _, right = step(site)
             taken[name] = log.between_marks(), right
     return taken
@@ -119,7 +119,7 @@ def run(plan: Plan) -> list[Figure]:
     for line in text(by_mode, kit):
         print(line, flush=True)
     rows = []
-    for name in STEPS:
+    for name in steps_of(plan):
         for mode, taken in by_mode.items():
             by_operation, right = taken[name]
             total = _awaited(by_operation)
@@ -134,7 +134,7 @@ def _awaited(by_operation: Counter[str]) -> int:
 def text(by_mode: dict[str, dict[str, tuple[Counter[str], bool]]], kit: Kit) -> list[str]:
     """Each step: requests that somebody waits for, for each file or transaction, and all by operation."""
     lines = [f"requests by operation ({kit.tree.files} files; in brackets: for each file or transaction)"]
-    for name in STEPS:
+    for name in next(iter(by_mode.values())):
         for mode, taken in by_mode.items():
             by_operation, right = taken[name]
             total = _awaited(by_operation)

@@ -29,6 +29,7 @@ _NEEDLE = "def __exit__"
 _BLOCK = 4096
 _MEGABYTE = 1 << 20
 _CLIENTS = 8
+_DROP_CACHES = Path("/proc/sys/vm/drop_caches")
 _IMPORTED = (
     *("argparse", "ast", "base64", "bdb", "calendar", "cmd", "code", "codecs", "configparser", "copy", "csv"),
     *("dataclasses", "difflib", "dis", "doctest", "email", "fileinput", "fnmatch", "fractions", "ftplib"),
@@ -167,6 +168,34 @@ def untar(site: Site) -> tuple[float, bool]:
     return taken, same(site.tree, site.kit.tree)
 
 
+def empty_caches(site: Site) -> None:
+    """Have the kernel forget names, attributes and pages, of every filesystem; what daemons hold stays.
+
+    The short form does without: others work on the machine, and its figures mean nothing.
+    """
+    if not site.kit.plan.short:
+        os.sync()
+        _DROP_CACHES.write_text("3")
+
+
+def find_cold(site: Site) -> tuple[float, bool]:
+    empty_caches(site)
+    taken, said = _timed(site, site.base, "find", site.tree)
+    return taken, said.count(b"\n") == site.kit.entries
+
+
+def grep_cold(site: Site) -> tuple[float, bool]:
+    empty_caches(site)
+    taken, said = _timed(site, site.tree, "grep", "-ar", _NEEDLE, ".")
+    return taken, said.count(b"\n") == site.kit.needles
+
+
+def git_status_cold(site: Site) -> tuple[float, bool]:
+    empty_caches(site)
+    taken, said = _timed(site, site.tree, "git", "status", "--porcelain")
+    return taken, said == b""
+
+
 def find(site: Site) -> tuple[float, bool]:
     _run(site.kit.environment, site.base, "find", site.tree)
     taken, said = _timed(site, site.base, "find", site.tree)
@@ -284,25 +313,31 @@ def stream_write(site: Site) -> tuple[float, bool]:
     return taken, right
 
 
+def _streamed(site: Site) -> tuple[float, bool]:
+    """All of the file that `stream_write` wrote, a MiB at a time: seconds, and whether it is that."""
+    buffer = bytearray(_MEGABYTE)
+    found: list[int] = []
+    start = site.begin()
+    with (site.base / "stream").open("rb", buffering=0) as file:
+        while file.readinto(buffer):
+            found.append(int(buffer[:8]))
+    taken = site.since(start)
+    return taken, found == list(range(site.kit.plan.stream_bytes // _MEGABYTE))
+
+
+def stream_read_cold(site: Site) -> tuple[float, bool]:
+    empty_caches(site)
+    return _streamed(site)
+
+
 def stream_read(site: Site) -> tuple[float, bool]:
     """Of the file that the step before wrote, which its check has read once: the quickest of five; removes it.
 
     It copies memory and does nothing else, so that what others do to the caches is most of what differs.
     """
-    path = site.base / "stream"
-    buffer = bytearray(_MEGABYTE)
-    taken: list[float] = []
-    right = True
-    for _ in range(5):
-        found: list[int] = []
-        start = site.begin()
-        with path.open("rb", buffering=0) as file:
-            while file.readinto(buffer):
-                found.append(int(buffer[:8]))
-        taken.append(site.since(start))
-        right = right and found == list(range(site.kit.plan.stream_bytes // _MEGABYTE))
-    path.unlink()
-    return min(taken), right
+    taken, right = zip(*(_streamed(site) for _ in range(5)), strict=True)
+    (site.base / "stream").unlink()
+    return min(taken), all(right)
 
 
 _CLIENT = """
@@ -411,11 +446,14 @@ def imports(site: Site) -> tuple[float, bool]:
     return site.since(start), int(said) == site.kit.imported > 0
 
 
-STEPS: Final[dict[str, Callable[[Site], tuple[float, bool]]]] = {
+_STEPS: Final[dict[str, Callable[[Site], tuple[float, bool]]]] = {
     "untar": untar,
+    "find, cold": find_cold,
     "find, warm": find,
+    "grep -r, cold": grep_cold,
     "grep -r, warm": grep,
     "git init + add + commit": git_commit,
+    "git status, cold": git_status_cold,
     "git status, warm": git_status,
     "git checkout of all": git_checkout,
     "cp -a inside": copy,
@@ -425,9 +463,18 @@ STEPS: Final[dict[str, Callable[[Site], tuple[float, bool]]]] = {
     "open+read+close, warm": read,
     "eight clients": crowd,
     "sequential write": stream_write,
+    "sequential read, cold": stream_read_cold,
     "sequential read, warm": stream_read,
     "SQLite transactions, WAL": sqlite_wal,
     "SQLite transactions, DELETE": sqlite_delete,
     "pip install of a wheel": pip_install,
     "python imports, warm": imports,
 }
+
+COLD: Final = frozenset(name for name in _STEPS if name.endswith(", cold"))
+
+
+def steps_of(plan: Plan) -> dict[str, Callable[[Site], tuple[float, bool]]]:
+    """All that can be done here: who empties the kernel's caches is root."""
+    may = plan.short or os.access(_DROP_CACHES, os.W_OK)
+    return {name: step for name, step in _STEPS.items() if may or name not in COLD}

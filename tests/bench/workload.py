@@ -13,6 +13,7 @@ import shutil
 import sqlite3
 import statistics
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from tests.bench.figures import Figure
 from tests.bench.grounds import NATIVE, OURS, PORTABLE, Ground, grounds
 from tests.bench.plan import Plan
 from tests.bench.published import EXCEPTED, FOR_ORIENTATION, TABLE, TO_BEAT
-from tests.bench.steps import STEPS, Site, make_kit
+from tests.bench.steps import Site, make_kit, steps_of
 from tests.bench.targets import TARGETS
 
 
@@ -62,8 +63,9 @@ def run(plan: Plan) -> Workload:
     """Every step on every filesystem, `plan.rounds` times."""
     directory = plan.directory / "workload"
     kit = make_kit(plan, directory / "kit")
+    steps = steps_of(plan)
     with grounds(directory, plan.peers) as found:
-        cells = {step: {ground.name: Cell() for ground in found} for step in STEPS}
+        cells = {step: {ground.name: Cell() for ground in found} for step in steps}
         kinds = {ground.name: ground.kind for ground in found}
         survives = {ground.name: ground.survives for ground in found}
         result = Workload(kinds, survives, cells)
@@ -78,9 +80,9 @@ def run(plan: Plan) -> Workload:
                     if ground.name in (OURS, PORTABLE, NATIVE):
                         raise
                     turned.remove(ground)
-            for step in STEPS:
+            for step in steps:
                 for ground in turned:
-                    _take(step, ground, sites[ground.name], cells[step][ground.name])
+                    _take(steps[step], ground, sites[ground.name], cells[step][ground.name])
             for site in sites.values():
                 shutil.rmtree(site.base, ignore_errors=True)
     return result
@@ -92,11 +94,11 @@ def _fresh(ground: Ground, number: int) -> Path:
     return base
 
 
-def _take(step: str, ground: Ground, site: Site, cell: Cell) -> None:
+def _take(step: Callable[[Site], tuple[float, bool]], ground: Ground, site: Site, cell: Cell) -> None:
     try:
         ground.rest()
         os.sync()
-        taken, right = STEPS[step](site)
+        taken, right = step(site)
     except (OSError, ValueError, subprocess.SubprocessError, sqlite3.Error) as error:
         cell.error = cell.error or f"{type(error).__name__}: {error}"[:300]
         cell.right = False
