@@ -75,8 +75,11 @@ class Commands:
                     self._drop(change.view)
             if later is None:
                 await fs.publish(changes)
+                outcome.told()
             else:
-                await fs.publish_around(changes, later)
+                await fs.publish_around(changes, later, outcome.told)
+        else:
+            outcome.told()
         return Reply.of(verb, outcome)
 
     async def run_words(self, view: ViewNo, words: Sequence[bytes] | Sequence[str], caller: Caller) -> Reply:

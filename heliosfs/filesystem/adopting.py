@@ -114,8 +114,10 @@ class Adopting(Observing):
 
         # No await between the plan and its application: the branch may be discarded at any.
         record = await self.planned(plan)
+        told = self.persister.untold.begin()
         found = self.carry_out(record)
         outcome = self._outcome("import", str(branch.latest.id if branch.latest else 0), record.name, now)
+        outcome.told = told
         outcome.changes = await self.kernel_changes(view, found)
         outcome.extra["changed"] = len(found) + builder.made
         outcome.extra["files"] = builder.files

@@ -45,12 +45,14 @@ class Retaining(VersionOperations):
         gone = self._expired(view, policy)
         changes: list[Change] = []
         now = self.now()
+        told = self.persister.untold.begin()
         for at in range(0, len(gone), AT_ONCE):
             group = gone[at : at + AT_ONCE]
             dead = self.carry_out(plan_expire(self.engine, view, group, caller.uid, caller.pid, now))
             changes += [Change(view_no, Ino(0), True, ()) for view_no in dead]
         outcome = self._outcome("retention", "", None, now)
         outcome.changes = changes
+        outcome.told = told
         outcome.extra["removed"] = [snapshot.name for snapshot in gone]
         return outcome
 

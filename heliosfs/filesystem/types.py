@@ -106,6 +106,10 @@ class Invalidator(Protocol):
         ...
 
 
+def nothing_to_tell() -> None:
+    """No kernel has to forget anything."""
+
+
 @dataclass(slots=True)
 class Outcome:
     """What a versioning verb did.
@@ -113,6 +117,7 @@ class Outcome:
     Attributes:
         changes: What kernels must forget, not yet told: `publish` them.
         extra: Further keys of the JSON reply.
+        told: To be called when kernels have forgotten.
     """
 
     verb: str
@@ -123,6 +128,7 @@ class Outcome:
     time_ns: int
     changes: list[Change] = field(default_factory=list)
     extra: dict[str, object] = field(default_factory=dict)
+    told: Callable[[], None] = nothing_to_tell
 
 
 @dataclass(slots=True, frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from blake3 import blake3
@@ -38,7 +38,16 @@ from heliosfs.core.oplog import AssignView
 from heliosfs.core.refs import Branch, Snapshot
 from heliosfs.core.view import State
 from heliosfs.filesystem.ranges import RangeOperations
-from heliosfs.filesystem.types import AfterReply, BranchInfo, Caller, Entry, Invalidator, Outcome, SnapshotInfo
+from heliosfs.filesystem.types import (
+    AfterReply,
+    BranchInfo,
+    Caller,
+    Entry,
+    Invalidator,
+    Outcome,
+    SnapshotInfo,
+    nothing_to_tell,
+)
 from heliosfs.storage.breath import Breath
 
 _HASH_STEP: Final = 1 << 18
@@ -114,8 +123,10 @@ class VersionOperations(RangeOperations):
         record = await self.planned(
             versions.plan_restore, self.engine, view, snapshot, caller.uid, caller.pid, self.now(), known
         )
+        told = self.persister.untold.begin()
         found = self.carry_out_release(record)
         outcome = self._outcome("restore", str(record.snapshot), None, record.now_ns)
+        outcome.told = told
         latest = self.engine.branches[view].latest
         outcome.name = latest.name.decode() if latest is not None else None
         outcome.changes = await self.kernel_changes(view, found)
@@ -166,8 +177,10 @@ class VersionOperations(RangeOperations):
             self.now(),
         )
         name = versions.find_snapshot(self.engine.branches[view], snapshot).name
+        told = self.persister.untold.begin()
         found = self.carry_out_release(record)
         outcome = self._outcome("restore", str(record.snapshot), name, record.now_ns)
+        outcome.told = told
         with self.cache.blocking():
             outcome.changes = kernel_changes(view, found, self.engine.pages)
         outcome.extra["path"] = path.decode("utf-8", "surrogateescape")
@@ -185,8 +198,10 @@ class VersionOperations(RangeOperations):
     async def forget_snapshot(self, view: ViewNo, name: bytes, caller: Caller) -> Outcome:
         """Forget a snapshot; its view is dead at once. Raises FsError ENOENT."""
         record = versions.plan_forget_snapshot(self.engine, view, name, caller.uid, caller.pid, self.now())
+        told = self.persister.untold.begin()
         dead = self.carry_out_release(record)
         outcome = self._outcome("snapshot rm", str(record.snapshot), name, record.now_ns)
+        outcome.told = told
         outcome.changes = [Change(gone, Ino(0), True, ()) for gone in dead]
         return outcome
 
@@ -204,8 +219,10 @@ class VersionOperations(RangeOperations):
             raise FsError(errno.EBUSY, "the branch is the root of a mount")
         branch = self.engine.writable(view)
         record = versions.plan_discard(self.engine, view, caller.uid, caller.pid, self.now())
+        told = self.persister.untold.begin()
         dead = self.carry_out_release(record)
         outcome = self._outcome("discard", str(branch.id), branch.name, record.now_ns)
+        outcome.told = told
         outcome.changes = [Change(gone, Ino(0), True, ()) for gone in dead]
         return outcome
 
@@ -220,14 +237,21 @@ class VersionOperations(RangeOperations):
             for invalidator in self.invalidators:
                 await invalidator.invalidate(changes)
 
-    async def publish_around(self, changes: Sequence[Change], later: AfterReply) -> None:
-        """The same for a caller who holds locks until his reply: what takes none now, the rest by `later`."""
+    async def publish_around(
+        self, changes: Sequence[Change], later: AfterReply, told: Callable[[], None] = nothing_to_tell
+    ) -> None:
+        """The same for a caller who holds locks until his reply: what takes none now, the rest by `later`.
+
+        Args:
+            told: Called when all is done.
+        """
         if changes:
             rest = [await invalidator.begin(changes) for invalidator in self.invalidators]
 
             async def finish() -> None:
                 for tell in rest:
                     await tell()
+                told()
 
             later(finish)
 

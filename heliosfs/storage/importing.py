@@ -137,6 +137,7 @@ async def _import(
     nodes = reading.list.finished()
     outcome = await fs.adopt(view, nodes, caller, drops=drops)
     await fs.publish(outcome.changes)
+    outcome.told()
     return ImportResult(
         len(nodes) - 1,
         sum(node.size for node in nodes if node.link_to < 0),

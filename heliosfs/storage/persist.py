@@ -44,6 +44,7 @@ from heliosfs.storage.pagestore import PageStore
 from heliosfs.storage.pagewriter import PageWriter
 from heliosfs.storage.salvaging import Lost
 from heliosfs.storage.space import Space
+from heliosfs.storage.untold import Untold
 from heliosfs.storage.workers import WorkerPool
 
 QUIET_S: Final = 3.0
@@ -81,6 +82,7 @@ class Persister:
         storing_events: Operation-log lines that the running cut holds.
         told: Called when a cut has been committed.
         note: Where commits are noted.
+        untold: What kernels are being told of.
     """
 
     def __init__(
@@ -113,6 +115,7 @@ class Persister:
         self.storing_events: list[Event] = []
         self.told: Callable[[], None] | None = None
         self.note: StoreNote | None = None
+        self.untold = Untold()
         self._cutting = False
         self._appends = 0
         """Records appended before the last cut."""
@@ -387,6 +390,7 @@ class Persister:
         writer.flush()
         await self._pool.sync(drops)
         await self._commit.wait_durable(cut.position)
+        await self.untold.wait()
         batch = refstore.commit_batch(cut, roots, orphans)
         for each in lost:
             refstore.put_lost(batch, each.id, each.length, each.source, each.reason)

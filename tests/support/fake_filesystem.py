@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import trio
@@ -248,9 +248,10 @@ class FakeFilesystem:
     async def publish(self, changes: Sequence[Change]) -> None:
         self.published += changes
 
-    async def publish_around(self, changes: Sequence[Change], later: AfterReply) -> None:
+    async def publish_around(self, changes: Sequence[Change], later: AfterReply, told: Callable[[], None]) -> None:
         async def finish() -> None:
             self.published += changes
+            told()
 
         later(finish)
 

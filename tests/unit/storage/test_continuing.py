@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
+import trio
 
+from heliosfs.control.commands import Discard
+from heliosfs.control.runner import Commands
 from heliosfs.core import oplog
+from heliosfs.core.diff import Change
 from heliosfs.core.errors import StaleHandle
 from heliosfs.core.ids import ROOT_INO, NodeId, node_id
 from heliosfs.filesystem import Caller, Filesystem, open_filesystem
-from heliosfs.storage import persist
+from heliosfs.storage import persist, untold
 from heliosfs.storage.persist import REPLAYED_MAX
 
 ME = Caller(0, 0)
@@ -111,6 +117,66 @@ async def test_what_kernels_may_not_have_dropped_is_told_again(tmp_path: Path) -
         assert (child, 0) in told
     async with open_filesystem(tmp_path / "killed") as fs:
         assert fs.continuation.changes == []
+
+
+class SlowKernel:
+    """Told of nothing before `go_on`."""
+
+    def __init__(self) -> None:
+        self.asked = trio.Event()
+        self.go_on = trio.Event()
+
+    async def invalidate(self, changes: Sequence[Change]) -> None:
+        self.asked.set()
+        await self.go_on.wait()
+
+    async def begin(self, changes: Sequence[Change]) -> Callable[[], Awaitable[None]]:
+        return partial(self.invalidate, changes)
+
+
+@pytest.mark.parametrize("later", [False, True], ids=["before the reply", "after it"])
+async def test_a_cut_is_not_committed_while_kernels_are_being_told(tmp_path: Path, later: bool) -> None:
+    """It would take the record away by which who goes on knows what to tell them."""
+    async with open_filesystem(tmp_path / "store", create=True, background=False) as fs:
+        view = fs.find_branch(b"main").view
+        await fs.fork(view, b"c", ME)
+        child = fs.find_branch(b"main/c").view
+        kernel = SlowKernel()
+        fs.invalidators.append(kernel)
+        work: list[Callable[[], Awaitable[None]]] = []
+        run = partial(Commands(fs).run, Discard(b"c"), view, ME, later=work.append if later else None)
+        async with trio.open_nursery() as nursery:
+            if later:
+                await run()
+                nursery.start_soon(work[0])
+            else:
+                nursery.start_soon(run)
+            await kernel.asked.wait()
+            with trio.move_on_after(untold.UNTOLD_S / 2) as waited:
+                await fs.persister.persist()
+            assert waited.cancelled_caught
+            kill(tmp_path / "store", tmp_path / "killed")
+            kernel.go_on.set()
+        with trio.fail_after(untold.UNTOLD_S / 2):
+            await fs.persister.persist()
+    async with open_filesystem(tmp_path / "killed", connections=[7]) as fs:
+        assert (child, 0) in {(change.view, change.ino) for change in fs.continuation.changes}
+
+
+async def test_a_kernel_that_can_not_be_told_keeps_no_cut_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(untold, "UNTOLD_S", 0.05)
+    async with open_filesystem(tmp_path / "store", create=True, background=False) as fs:
+        view = fs.find_branch(b"main").view
+        await fs.fork(view, b"c", ME)
+        kernel = SlowKernel()
+        fs.invalidators.append(kernel)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(Commands(fs).run, Discard(b"c"), view, ME)
+            await kernel.asked.wait()
+            await fs.persister.persist()
+            kernel.go_on.set()
 
 
 async def test_each_writer_has_a_later_epoch(tmp_path: Path) -> None:
