@@ -76,16 +76,17 @@ class MountTable:
         async with trio.open_nursery() as self._nursery:
             if self._keeper.again:
                 for kept_at, kept_options in self._keeper.mounts:
-                    await self.add(kept_at, kept_options)
+                    await self.add(kept_at, kept_options, again=True)
             else:
                 await self.add(mountpoint, options)
             task_status.started()
 
-    async def add(self, mountpoint: Path, options: MountOptions) -> None:
+    async def add(self, mountpoint: Path, options: MountOptions, *, again: bool = False) -> None:
         """Mount one more; returns when it is live.
 
         Args:
             mountpoint: Absolute, without symlinks, checked (`mountpoint.prepare`).
+            again: A former process has mounted it.
 
         Raises:
             DaemonError: No such branch, an unknown option. MountRefused.
@@ -94,7 +95,7 @@ class MountTable:
             branch = self._fs.find_branch(os.fsencode(options.branch))
         except FsError as error:
             raise DaemonError(FAILED, f"{self._store}: {error}") from None
-        if not self._keeper.again:
+        if not again:
             await self._set_retention(branch, options)
         privileged = os.geteuid() == 0
         try:

@@ -251,6 +251,23 @@ def test_every_mountpoint_of_a_daemon_goes_on(mount: MountedStore) -> None:
     assert (mount.point / "here").read_bytes() == b"3"
 
 
+def test_a_mountpoint_made_after_a_death_gets_its_policy(mount: MountedStore) -> None:
+    """And one that goes on keeps what was set since, whatever it was mounted with."""
+    (mount.point / ".helios/branches/exp").mkdir()
+    other = mount.base / "other"
+    other.mkdir()
+    kill(mount)
+    options = "branch=main/exp,transport=kernel,retention=last:3"
+    heliosfs("mount", mount.store, other, "-o", options)
+    try:
+        assert "keep last 3" in heliosfs("-C", other, "retention").stdout
+        heliosfs("-C", other, "retention", "--keep-last", "5")
+        kill(mount)
+        assert "keep last 5" in heliosfs("-C", other, "retention").stdout
+    finally:
+        heliosfs("umount", other)
+
+
 def test_programs_finish_while_workers_die(mount: MountedStore) -> None:
     """A compile, git and SQLite, each with checks of its own, through several deaths."""
     report = run_programs(mount, 2.0, every_s=0.4)
