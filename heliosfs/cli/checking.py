@@ -28,8 +28,12 @@ from heliosfs.storage.errors import StoreError, StoreLocked
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold a store's lock. Raises CliError (exit 11): a process has it open; or what a StoreError means."""
+def locked(path: Path, *, mends: bool = False) -> Iterator[None]:
+    """Hold a store's lock. Raises CliError (exit 11): a process has it open; or what a StoreError means.
+
+    Args:
+        mends: The store is changed, so that what the last holder said of its end does not hold any more.
+    """
     try:
         lock = StoreLock(path / "lock")
     except Locked as error:
@@ -39,7 +43,7 @@ def locked(path: Path) -> Iterator[None]:
     except StoreError as error:
         raise store_error(error) from error
     finally:
-        lock.close()
+        lock.close(in_order=lock.found_in_order and not mends)
 
 
 def check_store(store: bytes, repair: bool, steps: Steps) -> Reply:
@@ -49,7 +53,7 @@ def check_store(store: bytes, repair: bool, steps: Steps) -> Reply:
         CliError: In use (exit 11), of a later version (13).
     """
     path = Path(os.fsdecode(store))
-    with locked(path):
+    with locked(path, mends=repair):
         if not repair:
             return local_reply("fsck", report=verify(path, step=steps).report.as_dict())
         actions, report = mend(path, step=steps)

@@ -22,6 +22,7 @@ class Exit(enum.IntEnum):
     DAMAGED = 12
     NEWER = 13
     NO_FUSE = 14
+    UNSTORED = 15
 
 
 _BY_ERRNO = {

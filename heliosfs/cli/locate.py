@@ -1,7 +1,7 @@
 """Finds the branch that a path lies in, by walking up to the directory that has a `.helios`.
 
-Invariants: only system calls on the mount itself; symbolic links in the given path are followed once (its
-real path), none after that. Must not know: the daemon, stores.
+Invariants: only system calls on the mount itself, and a look at the table of mounts where it answers EIO; symbolic
+links in the given path are followed once (its real path), none after that. Must not know: the daemon.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 from heliosfs.cli.exits import CliError
 from heliosfs.cli.output import shown
@@ -53,8 +54,25 @@ def _has_control(directory: bytes) -> bool:
             raise CliError(
                 f"{shown(directory)}: its daemon is gone", "heliosfs mount it again, or heliosfs umount it"
             ) from error
+        if error.errno == errno.EIO:
+            _check_given_up(directory, error)
         return False
     return _is_ours(directory)
+
+
+def _check_given_up(directory: bytes, error: OSError) -> None:
+    """Raise CliError where a mount of ours answers so at its root: as a rule its daemon has given up."""
+    from heliosfs.daemon.mountpoint import store_of
+    from heliosfs.transport.mounts import mount_at
+
+    mount = mount_at(Path(os.fsdecode(directory)))
+    if mount is not None:
+        store = shown(store_of(mount))
+        raise CliError(
+            f"{shown(directory)}: {error.strerror}",
+            f"if its daemon has given up ({store}/daemon.log): heliosfs umount it, then heliosfs fsck {store}",
+            errno_name="EIO",
+        ) from error
 
 
 def _is_ours(directory: bytes) -> bool:

@@ -37,7 +37,8 @@ def unmount(mountpoint: bytes, *, lazy: bool = False, force: bool = False) -> No
         force: End its connection first, as root; whoever waits for the daemon gets an error, we do not wait.
 
     Raises:
-        CliError: Nothing of ours is mounted there, or it is in use, or it can't be ended (exit 1).
+        CliError: Nothing of ours is mounted there, or it is in use, or it can't be ended (exit 1). It is unmounted,
+            but what was new is not stored (15).
     """
     from heliosfs.daemon import mountpoint as mountpoints
     from heliosfs.daemon.errors import DaemonError

@@ -18,7 +18,8 @@ from heliosfs.cli.verb import PATH, json_option, show, start_directory
 def command(ctx: click.Context, mountpoint: bytes, lazy: bool, as_json: bool) -> None:
     """End the mount at MOUNTPOINT and wait until its daemon has stored everything and is gone.
 
-    A mount whose daemon has died (ENOTCONN) is cleared away, too.
+    A mount whose daemon has died (ENOTCONN) or given up (EIO) is cleared away, too. Exit 15: unmounted, but what
+    was new could not be stored; the log has it, and the next mount stores it.
     """
     from heliosfs.cli.mounting import unmount
 

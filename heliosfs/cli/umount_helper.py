@@ -3,8 +3,8 @@
 systemd's unit runs it, and umount(8) with -a, -l or -f. A plain umount(8) does not: libmount takes the type from
 statfs(2), which is "fuse", and a helper of that name would be everybody's (util-linux 2.38).
 
-Invariants: umount(8)'s calling convention and its exit codes (0 unmounted, 1 usage, 32 failed); never runs
-umount(8), which would run this. Must not know: click.
+Invariants: umount(8)'s calling convention and its exit codes (0 unmounted, 1 usage, 32 failed, or unmounted but not
+stored: the line says which); never runs umount(8), which would run this. Must not know: click.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ LOCKED: Final = 11
 DAMAGED: Final = 12
 NEWER: Final = 13
 NO_FUSE: Final = 14
+UNSTORED: Final = 15
 
 _STORE_CODES: Final[tuple[tuple[type[StoreError], int], ...]] = (
     (StoreAbsent, NO_STORE),
@@ -34,7 +35,7 @@ class DaemonError(Exception):
 
     Attributes:
         exit_code: What the command exits with: 1, 3 (busy), 10 (no store), 11 (locked), 12 (damaged),
-            13 (newer version) or 14 (FUSE not available).
+            13 (newer version), 14 (FUSE not available) or 15 (unmounted, but not everything is stored).
         message: One line: what, and what to do.
     """
 

@@ -20,13 +20,15 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
+from cas.lock import is_held, left_in_order
 from heliosfs.daemon.address import socket_address
-from heliosfs.daemon.errors import CONFLICT, FAILED, NO_FUSE, DaemonError
+from heliosfs.daemon.errors import CONFLICT, FAILED, NO_FUSE, UNSTORED, DaemonError
 from heliosfs.transport.mounts import FILESYSTEM_TYPE, MNT_FORCE, Mount, mount_at, mounts, umount, unmount_once
 
 _ANSWER_S: Final = 5.0
 _STALE_DEPTH: Final = 16
 _MOMENT_S: Final = 1.0
+_LOOK_S: Final = 0.02
 
 
 def prepare(mountpoint: Path, *, nonempty: bool = False) -> Path:
@@ -49,7 +51,8 @@ def prepare(mountpoint: Path, *, nonempty: bool = False) -> Path:
             raise DaemonError(FAILED, f"{path}: what is mounted there does not answer; unmount it first")
         if trouble not in (errno.ENOTCONN, errno.ECONNABORTED):
             if mount.fstype == FILESYSTEM_TYPE:
-                raise DaemonError(FAILED, f"{path}: {os.fsdecode(store_of(mount))} is mounted there already")
+                how = "there, and answers EIO; unmount it first" if trouble == errno.EIO else "there already"
+                raise DaemonError(FAILED, f"{path}: {os.fsdecode(store_of(mount))} is mounted {how}")
             break
         _detach(path)
     try:
@@ -88,13 +91,15 @@ def unmount(mountpoint: Path, *, lazy: bool = False, force: bool = False, timeou
 
     Raises:
         DaemonError: Exit 3: busy (the message says who holds it). Exit 1: not a mount of ours, no permission,
-            or the daemon is still at work after `timeout_s`.
+            or the daemon is still at work after `timeout_s`. Exit 15: unmounted, but whoever served it has died or
+            given up, or could not store what was new.
     """
     path = Path(os.path.realpath(mountpoint))
     mount = mount_at(path)
     if mount is None:
         raise DaemonError(FAILED, f"{path}: nothing of heliosfs is mounted there")
-    processes = [] if lazy or force else _processes_of(Path(os.fsdecode(store_of(mount))))
+    store = Path(os.fsdecode(store_of(mount)))
+    processes = [] if lazy or force else _processes_of(store)
     try:
         if force and os.geteuid() == 0:
             # It aborts the connection even where it says EBUSY then.
@@ -104,7 +109,10 @@ def unmount(mountpoint: Path, *, lazy: bool = False, force: bool = False, timeou
         trouble = _unmount(path, mount, lazy)
         if trouble is not None:
             raise DaemonError(CONFLICT if "busy" in trouble else FAILED, _unmount_refusal(path, trouble))
-        if processes and not _others(mount) and not _wait_gone(processes, timeout_s):
+        until = time.monotonic() + timeout_s
+        if lazy or force or _others(mount):
+            return
+        if not (_wait_gone(processes, until) and _wait_closed(path, mount, store / "lock", until)):
             waited = f"{timeout_s:.0f} s"
             raise DaemonError(FAILED, f"{path} is unmounted, but its daemon still writes after {waited}")
     finally:
@@ -217,8 +225,34 @@ def _ping(store: Path) -> dict[str, Any]:
             return dict(json.loads(lines.readline()))
 
 
-def _wait_gone(processes: Iterable[int], timeout_s: float) -> bool:
-    until = time.monotonic() + timeout_s
+def _wait_closed(path: Path, mount: Mount, lock: Path, until: float) -> bool:
+    """Return when nobody has the store open, or it is mounted anew. False: not in time.
+
+    There may be somebody whom we did not know of: who goes on for a worker that died in the middle of it.
+
+    Raises:
+        DaemonError: Exit 15: it was not closed in good order. Who may not look can't say so.
+    """
+    with contextlib.suppress(OSError):
+        while True:
+            # Looked at first: it may be closed meanwhile.
+            held = is_held(lock)
+            if left_in_order(lock) or _others(mount):
+                break
+            if not held:
+                raise DaemonError(
+                    UNSTORED,
+                    f"{path} is unmounted, but its daemon did not end in good order: what was new is not stored "
+                    f"yet; nothing acknowledged is lost, the log in {lock.parent} has it, and the next mount "
+                    "stores it (daemon.log there says why)",
+                )
+            if time.monotonic() > until:
+                return False
+            time.sleep(_LOOK_S)
+    return True
+
+
+def _wait_gone(processes: Iterable[int], until: float) -> bool:
     for process in processes:
         poll = select.poll()
         poll.register(process, select.POLLIN)

@@ -102,6 +102,7 @@ async def open_filesystem(
     if create and not StoreLayout.is_store(directory):
         StoreLayout.create(directory).close()
     layout = StoreLayout.open(directory, again=followed is not None or bool(connections))
+    in_order = False
     try:
         fs = _assemble(layout, options, connections, calls or StoreCalls(), followed, note)
         try:
@@ -126,8 +127,9 @@ async def open_filesystem(
             fs.reader.close()
             fs.commit.close()
             fs.log.close()
+            in_order = not fs.persister.dirty()
     finally:
-        layout.close()
+        layout.close(in_order=in_order)
 
 
 def _assemble(

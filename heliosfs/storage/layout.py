@@ -236,8 +236,11 @@ class StoreLayout:
                 raise StoreDamaged(self.path, f"its database cannot be opened: {error}") from error
         return self._db
 
-    def close(self) -> None:
+    def close(self, *, in_order: bool = False) -> None:
         """Close the database and give the lock back. Idempotent.
+
+        Args:
+            in_order: Note with the lock that all is stored, unless the database says otherwise now.
 
         Raises OSError: the database's last writes could not be synced. The lock is given back all the same.
         """
@@ -246,10 +249,11 @@ class StoreLayout:
             if db is not None:
                 db.close()
         except Exception as error:
+            in_order = False
             raise disk_error(error) from error
         finally:
             if self._lock is not None:
-                self._lock.close()
+                self._lock.close(in_order=in_order)
                 self._lock = None
 
 

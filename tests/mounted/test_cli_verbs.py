@@ -338,7 +338,7 @@ def test_a_dead_mount_is_told_of_and_cleared_away(fresh: MountedStore) -> None:
     fresh.mount()
     assert (fresh.point / "file").read_text() == "x"
     fresh.kill_daemon()
-    heliosfs("umount", fresh.point)
+    fresh.unmount(15)
     assert not fresh.mounted()
     assert os.listdir(fresh.point) == []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -164,7 +165,8 @@ def test_a_dead_mount_is_recovered(fresh: MountedStore) -> None:
     fresh.mount()
     assert (fresh.point / "f").read_bytes() == b"x"
     fresh.kill_daemon()
-    heliosfs("umount", fresh.point)
+    done = heliosfs("umount", fresh.point, "--json", check=False)
+    assert done.returncode == 15 and "is unmounted, but" in json.loads(done.stdout)["error"]
     assert not fresh.mounted()
     fresh.mount()
     assert (fresh.point / "f").read_bytes() == b"x"

@@ -7,10 +7,13 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from subprocess import DEVNULL
 
 import pytest
 
@@ -18,9 +21,28 @@ from heliosfs.daemon.supervisor import READ_ONLY
 from tests.crash.programs import run_programs
 from tests.crash.takeover import run_clients, soak
 from tests.support import guard
-from tests.support.mounts import MountedStore, Mounts, heliosfs, run, shell, storage_processes, wait_until
+from tests.support.mounts import (
+    REPOSITORY,
+    MountedStore,
+    Mounts,
+    heliosfs,
+    run,
+    shell,
+    storage_processes,
+    wait_until,
+)
 
 pytestmark = pytest.mark.mounted
+
+HASTY = """
+import sys
+from heliosfs.daemon import supervisor
+supervisor.HOPELESS = 2
+from heliosfs.cli.main import main
+sys.argv = ["heliosfs", "mount", "-f", *sys.argv[1:]]
+sys.exit(main())
+"""
+"""A mount that gives up after the second crash; the usual number takes it 18 s."""
 
 
 @pytest.fixture
@@ -228,10 +250,43 @@ def test_crash_upon_crash_leaves_what_can_be_read(mount: MountedStore) -> None:
         (point / "g").touch()
     assert raised.value.errno == errno.EROFS
     assert (point / "f").read_bytes() == b"kept"
-    mount.unmount()
+    assert "not stored yet" in mount.unmount(15)
     mount.mount()
     assert os.listdir(point) == ["f"]
     (point / "f").write_bytes(b"kept, and changed")
+
+
+def test_who_has_given_up_says_so_everywhere(mount: MountedStore) -> None:
+    """Errors, at once, and words that say what is wrong; nothing is lost, nor said to be stored."""
+    point = mount.point
+    mount.unmount()
+    words = [sys.executable, "-c", HASTY, mount.store, point, "-o", "transport=kernel"]
+    with subprocess.Popen(words, cwd=REPOSITORY, stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL) as daemon:
+        try:
+            wait_until((point / ".helios/status").exists, "the mount")
+            for number in range(2):
+                (point / f"f{number}").write_bytes(b"kept")
+                os.kill(mount.worker(), signal.SIGABRT)
+            with pytest.raises(OSError) as raised:
+                os.listdir(point)
+            assert raised.value.errno == errno.EIO
+            for done in (
+                heliosfs("status", "-C", point, check=False),
+                heliosfs("checkpoint", "-C", point, check=False),
+                heliosfs("mount", mount.store, point, check=False),
+            ):
+                assert done.returncode == 1 and "mount it" in done.stderr
+            told = mount.unmount(15)
+            assert "not stored yet; nothing acknowledged is lost" in told and told.count("\n") == 1
+            assert not mount.mounted()
+            assert daemon.wait(20) == 1
+        finally:
+            daemon.kill()
+    mount.mount()
+    assert sorted(os.listdir(point)) == ["f0", "f1"]
+    assert (point / "f1").read_bytes() == b"kept"
+    mount.unmount()
+    assert mount.check() == []
 
 
 def test_every_mountpoint_of_a_daemon_goes_on(mount: MountedStore) -> None:

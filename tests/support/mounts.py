@@ -220,10 +220,19 @@ class MountedStore:
         heliosfs("mount", self.store, self.point, *words)
         self._guard.say(f"hold {self.point} {connection_of(self.point)}")
 
-    def unmount(self) -> None:
-        """Unmount in good order; returns when the daemon is gone."""
-        heliosfs("umount", self.point)
+    def unmount(self, code: int = 0) -> str:
+        """Unmount; returns when the daemon is gone.
+
+        Args:
+            code: What the command is to exit with: 0 where all is stored.
+
+        Returns:
+            What it said on standard error.
+        """
+        done = heliosfs("umount", self.point, check=False)
+        assert done.returncode == code, f"umount exited with {done.returncode}: {done.stderr}"
         self._guard.say(f"drop {self.point}")
+        return done.stderr
 
     def mounted(self) -> bool:
         """Whether the mountpoint is one."""

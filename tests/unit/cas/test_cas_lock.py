@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cas.errors import StoreLocked
-from cas.lock import StoreLock, is_held
+from cas.lock import StoreLock, is_held, left_in_order
 
 
 def test_a_second_one_is_refused_and_told_by_whom(tmp_path: Path) -> None:
@@ -25,6 +25,19 @@ def test_a_second_one_is_refused_and_told_by_whom(tmp_path: Path) -> None:
     lock.close()
     lock.close()
     StoreLock(path).close()
+
+
+def test_what_the_last_holder_says_of_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    lock = StoreLock(path)
+    assert not left_in_order(path)
+    lock.close(in_order=True)
+    assert left_in_order(path)
+    lock = StoreLock(path)
+    assert not left_in_order(path)
+    assert path.read_bytes() == b"%d\n" % os.getpid()
+    lock.close()
+    assert not left_in_order(path)
 
 
 def test_a_holder_that_left_no_pid(tmp_path: Path) -> None:
@@ -46,9 +59,11 @@ def test_no_space_for_the_pid_is_no_reason_to_refuse(tmp_path: Path, monkeypatch
     def refuse(fd: int, data: bytes, offset: int) -> int:
         raise OSError(28, "No space left on device")
 
+    StoreLock(tmp_path / "lock").close(in_order=True)
     with monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", refuse)
         lock = StoreLock(tmp_path / "lock")
+    assert not left_in_order(tmp_path / "lock")
     with pytest.raises(StoreLocked) as caught:
         StoreLock(tmp_path / "lock")
     assert caught.value.pid is None

@@ -11,6 +11,8 @@ import pytest
 from heliosfs.cli import locate as module
 from heliosfs.cli.exits import CliError, Exit
 from heliosfs.cli.locate import Place, locate, relative_to
+from heliosfs.transport import mounts
+from heliosfs.transport.mounts import FILESYSTEM_TYPE, Mount
 
 
 @pytest.fixture
@@ -61,6 +63,26 @@ def test_a_directory_that_merely_has_such_a_file_is_none(tmp_path: Path) -> None
     (tmp_path / ".helios" / "ctl").touch()
     with pytest.raises(CliError, match="is not in a HeliosFS branch"):
         locate(os.fsencode(tmp_path))
+
+
+def test_a_mount_whose_daemon_has_given_up_says_so(branch: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It answers EIO to everything: that is no reason to say that nothing of ours is there."""
+    lstat = os.lstat
+
+    def answer(path: bytes) -> os.stat_result:
+        if path.startswith(branch):
+            raise OSError(errno.EIO, "Input/output error", path)
+        return lstat(path)
+
+    monkeypatch.setattr(module.os, "lstat", answer)
+    with pytest.raises(CliError, match="is not in a HeliosFS branch"):
+        locate(branch + b"/a")
+    mount = Mount(0, 53, b"/", branch, b"rw", FILESYSTEM_TYPE, b"/a%20store")
+    monkeypatch.setattr(mounts, "mounts", lambda: [mount])
+    with pytest.raises(CliError, match=r"m: Input/output error") as caught:
+        locate(branch + b"/a")
+    assert "/a store" in caught.value.remedy and "umount" in caught.value.remedy
+    assert (caught.value.code, caught.value.errno_name) == (Exit.ERROR, "EIO")
 
 
 @pytest.mark.parametrize(

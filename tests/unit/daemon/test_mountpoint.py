@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from cas.lock import StoreLock
 from heliosfs.daemon import mountpoint as mountpoints
-from heliosfs.daemon.errors import DaemonError
+from heliosfs.daemon.errors import FAILED, UNSTORED, DaemonError
 from heliosfs.transport.mounts import FILESYSTEM_TYPE, Mount
 
 
@@ -46,6 +48,13 @@ def test_it_must_be_empty_or_be_meant(tmp_path: Path) -> None:
 def test_a_live_mount_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mountpoints, "mount_at", lambda path, fstype=b"": mount())
     with pytest.raises(DaemonError, match="/a store is mounted there already"):
+        mountpoints.prepare(tmp_path)
+
+
+def test_a_mount_whose_daemon_has_given_up_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mountpoints, "mount_at", lambda path, fstype=b"": mount())
+    monkeypatch.setattr(mountpoints, "_stat_errno", lambda path: errno.EIO)
+    with pytest.raises(DaemonError, match="/a store is mounted there, and answers EIO; unmount it first"):
         mountpoints.prepare(tmp_path)
 
 
@@ -104,6 +113,71 @@ def test_a_mount_that_is_busy_for_a_moment_is_unmounted(tmp_path: Path, monkeypa
     monkeypatch.setattr(mountpoints, "unmount_once", lambda path, lazy: answers.pop(0))
     mountpoints.unmount(tmp_path)
     assert answers == []
+
+
+@pytest.fixture
+def ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., StoreLock]:
+    """A store's lock, with a mount of it whose unmounting works; `held` says who has the store at each look."""
+    monkeypatch.setattr(mountpoints, "mount_at", lambda path: mount(source=os.fsencode(tmp_path)))
+    monkeypatch.setattr(mountpoints, "unmount_once", lambda path, lazy: None)
+    # It would be this process.
+    monkeypatch.setattr(mountpoints, "_processes_of", lambda store: [])
+
+    def make(held: Callable[[], bool] = lambda: False) -> StoreLock:
+        monkeypatch.setattr(mountpoints, "is_held", lambda path: held())
+        return StoreLock(tmp_path / "lock")
+
+    return make
+
+
+def test_an_end_in_good_order_is_believed(tmp_path: Path, ended: Callable[..., StoreLock]) -> None:
+    ended().close(in_order=True)
+    mountpoints.unmount(tmp_path)
+
+
+def test_an_end_without_good_order_is_told(tmp_path: Path, ended: Callable[..., StoreLock]) -> None:
+    """Its supervisor had given up, or the daemon died, or could not store: exit 15, though it is unmounted."""
+    ended().close()
+    with pytest.raises(
+        DaemonError, match=r"is unmounted, but .* not stored yet; nothing acknowledged is lost"
+    ) as caught:
+        mountpoints.unmount(tmp_path)
+    assert caught.value.exit_code == UNSTORED and "\n" not in caught.value.message
+    mountpoints.unmount(tmp_path, lazy=True)
+
+
+def test_who_goes_on_with_the_store_is_waited_for(tmp_path: Path, ended: Callable[..., StoreLock]) -> None:
+    """A worker has died in the middle of it, and the next one stores what there is."""
+
+    def looks() -> Iterator[bool]:
+        yield True
+        lock.close(in_order=True)
+        yield False
+
+    held = looks()
+    lock = ended(lambda: next(held))
+    mountpoints.unmount(tmp_path)
+
+
+def test_who_goes_on_for_too_long_is_told(tmp_path: Path, ended: Callable[..., StoreLock]) -> None:
+    ended(lambda: True)
+    with pytest.raises(DaemonError, match="still writes") as caught:
+        mountpoints.unmount(tmp_path, timeout_s=0.05)
+    assert caught.value.exit_code == FAILED
+
+
+def test_who_has_mounted_it_anew_is_not_waited_for(
+    tmp_path: Path, ended: Callable[..., StoreLock], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table: list[Mount] = []
+
+    def held() -> bool:
+        table.append(mount(source=os.fsencode(tmp_path)))
+        return True
+
+    monkeypatch.setattr(mountpoints, "mounts", lambda: table)
+    ended(held)
+    mountpoints.unmount(tmp_path)
 
 
 def test_holders_sees_this_process(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 import trio
 
 from cas.index import ChunkIndex
+from cas.lock import left_in_order
 from heliosfs.core.check import check
 from heliosfs.core.errors import Damaged, StaleHandle
 from heliosfs.core.ids import ROOT_INO, Ino, ViewNo, node_id
@@ -52,6 +53,30 @@ async def test_a_reopened_store_does_not_replay_what_was_stored(tmp_path: Path) 
     async with open_filesystem(tmp_path / "store") as fs:
         assert fs.log.recovery.records == 0
         assert await names(fs) == {b"x"}
+
+
+async def test_a_last_cut_that_fails_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits for the end finds in the lock's file whether the log has to be replayed."""
+    store = tmp_path / "store"
+    async with open_filesystem(store, create=True) as fs:
+        assert fs.engine.main is not None
+        root = node_id(fs.engine.main.view, ROOT_INO)
+        await fs.make(root, b"x", 0o100644, ME)
+        assert not left_in_order(store / "lock")
+    assert left_in_order(store / "lock")
+
+    async def refuse() -> None:
+        raise OSError(errno.EIO, "no cut today")
+
+    async with open_filesystem(store, background=False) as fs:
+        monkeypatch.setattr(fs.persister, "persist", refuse)
+        await fs.make(root, b"y", 0o100644, ME)
+    assert not left_in_order(store / "lock")
+    with pytest.raises(ExceptionGroup):
+        async with open_filesystem(store, background=False) as fs:
+            assert await names(fs) == {b"x", b"y"}
+            raise ZeroDivisionError  # What it was opened for has failed, not its end.
+    assert left_in_order(store / "lock")
 
 
 async def test_a_store_that_no_daemon_serves_names_no_process(tmp_path: Path) -> None:
