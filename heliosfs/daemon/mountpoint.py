@@ -231,7 +231,8 @@ def _wait_closed(path: Path, mount: Mount, lock: Path, until: float) -> bool:
     There may be somebody whom we did not know of: who goes on for a worker that died in the middle of it.
 
     Raises:
-        DaemonError: Exit 15: it was not closed in good order. Who may not look can't say so.
+        DaemonError: Exit 15: it was not closed in good order; or not yet, by who is in another pid namespace. Who
+            may not look can't say so.
     """
     with contextlib.suppress(OSError):
         while True:
@@ -242,9 +243,9 @@ def _wait_closed(path: Path, mount: Mount, lock: Path, until: float) -> bool:
             if not held:
                 raise DaemonError(
                     UNSTORED,
-                    f"{path} is unmounted, but its daemon did not end in good order: what was new is not stored "
-                    f"yet; nothing acknowledged is lost, the log in {lock.parent} has it, and the next mount "
-                    "stores it (daemon.log there says why)",
+                    f"{path} is unmounted, but what was new is not stored yet: its daemon has died, given up or "
+                    f"failed, or can't be seen from here; nothing acknowledged is lost, the log in {lock.parent} "
+                    "has it, and the next mount stores it (daemon.log there says more)",
                 )
             if time.monotonic() > until:
                 return False

@@ -139,7 +139,7 @@ def test_an_end_without_good_order_is_told(tmp_path: Path, ended: Callable[..., 
     """Its supervisor had given up, or the daemon died, or could not store: exit 15, though it is unmounted."""
     ended().close()
     with pytest.raises(
-        DaemonError, match=r"is unmounted, but .* not stored yet; nothing acknowledged is lost"
+        DaemonError, match=r"is unmounted, but .* not stored yet: .*; nothing acknowledged is lost"
     ) as caught:
         mountpoints.unmount(tmp_path)
     assert caught.value.exit_code == UNSTORED and "\n" not in caught.value.message
