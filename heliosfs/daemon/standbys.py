@@ -21,6 +21,8 @@ from heliosfs.daemon.staff import Standby, Worker
 STANDBY: Final = (sys.executable, "-P", "-m", "heliosfs.daemon.standby")
 TRIES: Final = 5
 """Deaths in a row after which no more is to be expected, where nobody serves."""
+HAND_OVERS: Final = 3
+"""Workers that are asked to hand over to one successor."""
 
 
 @dataclass(slots=True)
@@ -46,6 +48,7 @@ class Standbys:
     current: Standby | None = None
     successor: Standby | None = None
     deaths: int = 0
+    _asked: int = 0
 
     def tend(self) -> None:
         """Begin what is due."""
@@ -56,6 +59,18 @@ class Standbys:
         """Have a successor, of the program as it is now. Idempotent until it has succeeded, or failed."""
         if self.successor is None:
             self.successor = self._start()
+
+    def go_on(self) -> None:
+        """Another one serves than who was asked to make room for the successor, and has died instead."""
+        if self.successor is None or not self.successor.ready:
+            return
+        self._asked += 1
+        if self._asked <= HAND_OVERS:
+            self.up()
+        else:
+            self.say("nobody hands over to the new program: the worker that serves goes on")
+            self._dismiss(self.successor)
+            self.successor = None
 
     def succeed(self) -> None:
         """The successor, if there is one, takes the place of the current one."""
@@ -120,6 +135,7 @@ class Standbys:
             standby.ready = True
             self.deaths = 0
             if standby is self.successor:
+                self._asked = 1
                 self.up()
             return
         self._dismiss(standby)

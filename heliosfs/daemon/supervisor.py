@@ -271,6 +271,7 @@ class Supervisor:
             worker.serving = True
             worker.began = time.monotonic()
             self._ready(worker)
+            self._standbys.go_on()
             if self.follow and self._followers.level is None and self._followers.coming is None:
                 self._followers.want()
         elif said == "stored":

@@ -376,6 +376,24 @@ def test_a_new_version_takes_over_when_it_is_ready(boss: Callable[..., Boss]) ->
     assert Path(f"/proc/{new}").exists()
 
 
+def test_a_new_version_takes_over_though_who_was_to_hand_over_dies(boss: Callable[..., Boss]) -> None:
+    one = boss(["serve"])
+    first = one.order(0)["pid"]
+    one.wait_followed()
+    os.mkfifo(one.directory / "gate-standby")
+    (one.directory / "replace").touch()
+    wait_until(lambda: len((one.directory / "standbys").read_text().split()) == 2, "the new program's start")
+    wait_until(lambda: not (one.directory / "replace").exists(), "it was asked for")
+    os.kill(first, signal.SIGSTOP)
+    os.close(os.open(one.directory / "gate-standby", os.O_WRONLY))
+    time.sleep(0.5)  # It is up, and the worker told to hand over.
+    os.kill(first, signal.SIGKILL)
+    assert one.order(1)["followed"]
+    assert not one.order(2)["followed"]
+    old = (one.directory / "standbys").read_text().split()[0]
+    wait_until(lambda: not Path(f"/proc/{old}").exists(), "the old program's end")
+
+
 def test_a_new_version_that_does_not_start_changes_nothing(boss: Callable[..., Boss]) -> None:
     one = boss(["serve", "serve"])
     first = one.order(0)
