@@ -148,10 +148,14 @@ class MountTable:
         self._sessions[session.mountpoint] = session
         try:
             await session.serve(task_status=task_status)
+        except Exception:
+            # The sessions beside it are cancelled, and this process may end with the first of them.
+            _log.exception("serving %s has failed", session.mountpoint)
+            raise
         finally:
             del self._sessions[session.mountpoint]
         self._keeper.drop(f"control {session.mountpoint}")
-        _log.info("unmounted %s", session.mountpoint)
+        _log.info("%s %s", "handed over" if self._keeper.handing_over else "unmounted", session.mountpoint)
 
     def __contains__(self, mountpoint: Path) -> bool:
         return mountpoint in self._sessions

@@ -13,7 +13,7 @@ import gc
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ import trio
 
 from heliosfs.control.reply import Reply
 from heliosfs.control.runner import Commands
-from heliosfs.core.errors import FsError
+from heliosfs.core.errors import Damaged, FsError
 from heliosfs.daemon import journal
 from heliosfs.daemon.checks import check_verbs
 from heliosfs.daemon.errors import FAILED, DaemonError, daemon_error
@@ -33,7 +33,7 @@ from heliosfs.daemon.priority import Foremost
 from heliosfs.daemon.readiness import Announcer
 from heliosfs.daemon.rpc import Progress, Request, Server, Verb, listening, success
 from heliosfs.daemon.sdnotify import ServiceManager
-from heliosfs.daemon.takeover import BEAT_S, Supervised, note_of
+from heliosfs.daemon.takeover import BEAT_S, FAILED_STATUS, Supervised, note_of
 from heliosfs.daemon.transfers import transfer_verbs
 from heliosfs.daemon.upkeep import keep_up
 from heliosfs.filesystem import Filesystem, StoreOptions, open_filesystem
@@ -41,7 +41,6 @@ from heliosfs.transport.keeping import NobodyKeeps
 
 _log = logging.getLogger("heliosfs.daemon")
 
-_FAILED_STATUS: Final = 70
 _WORK_S: Final = 0.1
 """After a takeover those who waited are answered first; a cut opens the database, 20 to 40 ms on the loop."""
 _GC_THRESHOLDS: Final = (50_000, 50, 100)
@@ -123,13 +122,13 @@ async def _serve(
             words_verb(fs, commands),
         )
         async with listening(store, server, keeper), _last_words(announcer), trio.open_nursery() as nursery:
-            nursery.start_soon(partial(keep_up, fs, commands, collect=options.gc == "auto"))
-            nursery.start_soon(_stop_on_signal, mounted, nursery.cancel_scope, foreground)
+            nursery.start_soon(_told, partial(keep_up, fs, commands, collect=options.gc == "auto"))
+            nursery.start_soon(_stop_on_signal, mounted, nursery.cancel_scope, foreground, keeper)
             await nursery.start(_serve_mounts, mounted, mountpoint, options, nursery.cancel_scope)
             if isinstance(announcer, Supervised):
                 fs.persister.told = announcer.stored
                 alive.start_soon(announcer.beat)
-                nursery.start_soon(_hand_over, announcer, fs, mounted)
+                nursery.start_soon(_told, partial(_hand_over, announcer, fs, mounted))
             else:
                 manager = ServiceManager.from_environment()
                 manager.ready(str(mountpoint))
@@ -171,7 +170,16 @@ async def _last_words(announcer: Announcer | Supervised) -> AsyncIterator[None]:
     except Exception:
         if isinstance(announcer, Supervised) and announcer.serving:
             _log.exception("this worker has failed")
-            os._exit(_FAILED_STATUS)
+            os._exit(FAILED_STATUS)
+        raise
+
+
+async def _told(task: Callable[[], Awaitable[None]]) -> None:
+    """Log what a task dies of: the process may end before anybody else can."""
+    try:
+        await task()
+    except Exception:
+        _log.exception("a task of the daemon's has failed")
         raise
 
 
@@ -193,7 +201,9 @@ async def _hand_over(supervised: Supervised, fs: Filesystem, mounted: MountTable
         _log.error("the supervisor died before it could say that the mount is live: unmounting")
         mounted.stop()
         return
-    await fs.wait_persisted()
+    # It has more to replay where this fails, on a full disk for one.
+    with contextlib.suppress(OSError, Damaged):
+        await fs.wait_persisted()
     supervised.handing_over = True
     mounted.hand_over()
 
@@ -209,7 +219,9 @@ async def _serve_mounts(
     done.cancel()
 
 
-async def _stop_on_signal(mounted: MountTable, scope: trio.CancelScope, foreground: bool) -> None:
+async def _stop_on_signal(
+    mounted: MountTable, scope: trio.CancelScope, foreground: bool, keeper: Supervised | NobodyKeeps
+) -> None:
     """The first signal ends the session in order; a second one does not wait for requests in progress."""
     watched = [signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if foreground else [])]
     with trio.open_signal_receiver(*watched) as signals:
@@ -217,6 +229,7 @@ async def _stop_on_signal(mounted: MountTable, scope: trio.CancelScope, foregrou
         async for number in signals:
             _log.info("%s", signal.Signals(number).name)
             if asked or not mounted.serving:
+                keeper.leaving = True
                 scope.cancel()
             else:
                 mounted.stop()

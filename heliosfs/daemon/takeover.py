@@ -41,6 +41,8 @@ _AT_ONCE: Final = 2
 """Of these; the others are started with the next beats."""
 _STABLE_S: Final = 30.0
 """What a supervisor has to live so that the next one is the first again."""
+FAILED_STATUS: Final = 70
+"""A worker's, that has failed while others can go on."""
 _END_S: Final = 5.0
 """For last words, and for our children's end, where no supervisor waits for it."""
 
@@ -68,7 +70,11 @@ class Order:
 
 
 class Supervised:
-    """The worker's end of the line; a Keeper (transport.keeping)."""
+    """The worker's end of the line; a Keeper (transport.keeping).
+
+    Attributes:
+        leaving: It is to end, and the mounts with it, without waiting for requests in progress.
+    """
 
     def __init__(self, line: socket.socket) -> None:
         self._line = line
@@ -83,6 +89,7 @@ class Supervised:
         self.refuse_resent = False
         self.read_only = False
         self.handing_over = False
+        self.leaving = False
         self.followed: Following | None = None
         self._twin = 0
         # Whoever waits for the mount has been told that it is live.
@@ -188,6 +195,15 @@ class Supervised:
         """All that was asked of the former worker has been answered."""
         self._caught_up = True
         self._say({"say": "caught_up"})
+
+    def taken_down(self) -> None:
+        """End at once: taking down in order would unmount, and keep the kernel's callers waiting. The log has all.
+
+        Not where the mount is to end (`leaving`), or never was live.
+        """
+        if (self.again or self.serving) and not self.leaving:
+            _log.error("this worker is taken down: the next one goes on")
+            os._exit(FAILED_STATUS)
 
     # --- life ----------------------------------------------------------------------------------------
 

@@ -49,12 +49,16 @@ class Keeper(Protocol):
     def caught_up(self) -> None:
         """All that was asked of the former process has been answered."""
 
+    def taken_down(self) -> None:
+        """A session is cancelled: something else has failed. Does not return where another process goes on."""
+
 
 class NobodyKeeps:
     """A process that stands alone."""
 
     refuse_resent = False
     handing_over = False
+    leaving = False
     read_only = False
     again = False
     restarts = 0
@@ -80,3 +84,6 @@ class NobodyKeeps:
 
     def caught_up(self) -> None:
         """There was no former process."""
+
+    def taken_down(self) -> None:
+        """Nobody goes on: the mount ends."""

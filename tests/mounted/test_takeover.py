@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -217,6 +218,18 @@ def test_upgrade(mount: MountedStore) -> None:
         file.write(b", after")
         assert os.pread(file.fileno(), 99, 0) == b"before, after"
         assert mount.status()["restarts"] == 0
+
+
+def test_a_new_version_needs_no_cut(mount: MountedStore) -> None:
+    """The former one would make one first, and can't write any more."""
+    (mount.point / "f").write_bytes(b"content")
+    _, most = resource.prlimit(mount.worker(), resource.RLIMIT_FSIZE)
+    resource.prlimit(mount.worker(), resource.RLIMIT_FSIZE, (1, most))
+    reply = json.loads(heliosfs("upgrade", mount.point, "--json").stdout)
+    assert reply["worker_pid"] != reply["before"]
+    assert mount.status()["restarts"] == 0
+    assert (mount.point / "f").read_bytes() == b"content"
+    (mount.point / "f").write_bytes(b"more")
 
 
 def test_upgrades_under_load(mount: MountedStore) -> None:

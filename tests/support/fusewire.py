@@ -22,6 +22,7 @@ from heliosfs.control.remembering import Memory
 from heliosfs.control.tree import ControlTree
 from heliosfs.core.ids import ViewNo
 from heliosfs.filesystem import Filesystem, open_filesystem
+from heliosfs.transport.keeping import Keeper, NobodyKeeps
 from heliosfs.transport.kernel.negotiation import WANTED, Connection
 from heliosfs.transport.kernel.session import KernelSession
 from heliosfs.transport.kernel.wire import ENTRY_OUT, IN_HEADER, INIT, OUT_HEADER, RESENT, Layouts, Operation
@@ -113,6 +114,7 @@ class Server:
         again: bool = False,
         waiting: Sequence[Again] = (),
         memory: Memory | None = None,
+        keeper: Keeper | None = None,
     ) -> None:
         """
         Args:
@@ -125,6 +127,7 @@ class Server:
         self._number = number
         self._again = again
         self._memory = memory
+        self._keeper = keeper or NobodyKeeps()
         self._store = store
         self._connection = connection
         ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -167,7 +170,9 @@ class Server:
                 control.recall()
             return control
 
-        return KernelSession(self.fs, self._registry, make_control, ViewNo(1), Path("/nowhere"), set())
+        return KernelSession(
+            self.fs, self._registry, make_control, ViewNo(1), Path("/nowhere"), set(), keeper=self._keeper
+        )
 
     @contextmanager
     def connected(self, init: bytes) -> Iterator[tuple[Wire, Reply]]:
@@ -193,6 +198,11 @@ class Server:
             ours.close()
             assert ended.wait(TIMEOUT_S)
             theirs.close()
+
+    def fail(self) -> None:
+        """Something else in the process fails: the session is cancelled."""
+        trio.from_thread.run_sync(self._nursery.cancel_scope.cancel, trio_token=self._token)
+        self._thread.join(TIMEOUT_S)
 
     def close(self) -> None:
         """Hang up; returns when the session has ended. Raises what it died of."""

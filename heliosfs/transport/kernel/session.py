@@ -240,6 +240,11 @@ class KernelSession:
                 task_status.started()
                 self._fs.commit.watch(fd)
                 await self._pump.run()
+            except BaseException as error:
+                if not isinstance(error, Exception):
+                    # Cancelled, alone or in a group.
+                    self._keeper.taken_down()
+                raise
             finally:
                 self._fs.commit.unwatch(fd)
                 self._pump = None

@@ -6,12 +6,14 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heliosfs.core.ids import ViewNo
+from heliosfs.transport.keeping import NobodyKeeps
 from heliosfs.transport.kernel import wire as w
 from heliosfs.transport.kernel.wire import Layouts
 from tests.support.fusewire import Server, Wire, named, read_body, write_body
@@ -34,6 +36,26 @@ def wire(server: Server) -> Wire:
 def create(wire: Wire, name: bytes, *, parent: int = 1, umask: int = 0) -> int:
     body = named(Layouts.CREATE, os.O_RDWR, stat.S_IFREG | 0o666, umask, 0, names=name + b"\0")
     return wire.entry(wire.ask(w.CREATE, parent, body))[0]
+
+
+class Heir(NobodyKeeps):
+    """Goes on, where the process is taken down."""
+
+    told = 0
+
+    def taken_down(self) -> None:
+        self.told += 1
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_process_that_is_taken_down_leaves_the_mount_to_the_next(tmp_path: Path, fails: bool) -> None:
+    heir = Heir()
+    server = Server(tmp_path / "store", keeper=heir)
+    create(server.wire, b"f")
+    if fails:
+        server.fail()
+    server.close()
+    assert heir.told == fails
 
 
 def test_absent_names_are_remembered(wire: Wire) -> None:
