@@ -193,8 +193,16 @@ def _threads_of_the_database() -> list[int]:
 
 
 def _set(thread: int, policy: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
+    """Raises PermissionError: it may not go first."""
+    try:
         os.sched_setscheduler(thread, policy, os.sched_param(int(policy == os.SCHED_RR)))
+    except ProcessLookupError:
+        pass
+    except PermissionError:
+        # Without CAP_SYS_NICE nothing was taken that could be given back, and the mark that short slices come with
+        # (SCHED_RESET_ON_FORK) can't be taken off.
+        if policy == os.SCHED_RR:
+            raise
 
 
 def be_short() -> None:

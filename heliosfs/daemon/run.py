@@ -147,10 +147,8 @@ async def _serve(
                 foremost.end()
             if keeper.followed is not None:
                 fs.cut_if_due()
-        # What is left to do nobody waits for. Without CAP_SYS_NICE there is nothing to be given back, and the mark
-        # that short slices come with (SCHED_RESET_ON_FORK) can't be taken off.
-        with contextlib.suppress(PermissionError):
-            foremost.end()
+        # What is left to do nobody waits for.
+        foremost.end()
 
 
 @asynccontextmanager

@@ -39,6 +39,7 @@ from heliosfs.storage.workers.ledger import Ledger
 from heliosfs.storage.workers.requests import cut_request
 
 MAX_WORKERS: Final = 4
+"""Each has 16 MB from the start, idle or not, and one loop plans for all; what more bring was never measured."""
 TRIES: Final = 3
 """A job that loses this many workers fails: it may be what kills them."""
 
@@ -108,12 +109,12 @@ class WorkerPool:
             packs: Existing directory, beside nothing that may be imported: its parent is skipped by scans.
             index: Told of new chunks by `sync`.
             claims: Told of every chunk that a worker asks about.
-            count: Processes; by default one a core, at most MAX_WORKERS.
+            count: Processes; by default one for each core that we may use, at most MAX_WORKERS.
             deadline_seconds: Silence after which a worker that has a job counts as hung.
             pack_bytes: Length from which a pack gets no further entries.
             module: What the processes run: a test has its own, in which one call fails.
         """
-        self.count = count or min(os.cpu_count() or 1, MAX_WORKERS)
+        self.count = count or min(len(os.sched_getaffinity(0)), MAX_WORKERS)
         self.packs = packs
         self.claims = claims or Claims()
         self._ledger = Ledger(packs, index, self.claims)

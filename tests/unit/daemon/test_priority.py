@@ -101,6 +101,21 @@ def test_who_goes_on_and_loops_before_it_serves_is_one_among_others() -> None:
     assert seconds < 10
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+def test_who_may_not_go_first_ends_in_good_order() -> None:
+    script = """
+import os
+from heliosfs.daemon import priority
+os.setresuid(65534, 65534, 65534)
+for first in (True, False):
+    foremost = priority.Foremost(print)
+    foremost.begin(first=first)
+    foremost.end()
+print(os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK)
+"""
+    assert run(script).split() == [str(os.SCHED_OTHER)]
+
+
 def test_it_goes_first_where_it_has_waited_for_a_processor_for_long() -> None:
     assert priority.would_wait((0, 0), (60_000_000, 30_000_000))
     assert not priority.would_wait((0, 0), (90_000_000, 10_000_000))
