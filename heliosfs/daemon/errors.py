@@ -62,3 +62,10 @@ def daemon_error(error: Exception) -> DaemonError | None:
     if isinstance(error, OSError):
         return DaemonError(FAILED, str(error))
     return None
+
+
+def first(error: BaseException) -> Exception:
+    """The error that counts of a group: the first leaf."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error if isinstance(error, Exception) else RuntimeError(repr(error))

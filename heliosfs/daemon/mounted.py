@@ -16,11 +16,12 @@ import trio
 from heliosfs.control.runner import Commands
 from heliosfs.control.tree import ControlTree
 from heliosfs.core.errors import FsError
-from heliosfs.daemon.errors import CONFLICT, FAILED, LOCKED, DaemonError, daemon_error
+from heliosfs.daemon.errors import CONFLICT, FAILED, LOCKED, DaemonError, daemon_error, first
 from heliosfs.daemon.options import MountOptions
 from heliosfs.daemon.rpc import Progress, Request, Verb, failure, success
 from heliosfs.daemon.takeover import Supervised, memory_of
 from heliosfs.filesystem import BranchInfo, Caller, Filesystem
+from heliosfs.transport.errors import MountRefused
 from heliosfs.transport.keeping import NobodyKeeps
 from heliosfs.transport.mounts import mount_at
 from heliosfs.transport.options import fuse_options
@@ -148,9 +149,11 @@ class MountTable:
         self._sessions[session.mountpoint] = session
         try:
             await session.serve(task_status=task_status)
-        except Exception:
-            # The sessions beside it are cancelled, and this process may end with the first of them.
-            _log.exception("serving %s has failed", session.mountpoint)
+        except Exception as error:
+            # The sessions beside it are cancelled, and this process may end with the first of them. (That it can't
+            # be mounted is told to whoever asked for it.)
+            if not isinstance(first(error), MountRefused):
+                _log.exception("serving %s has failed", session.mountpoint)
             raise
         finally:
             del self._sessions[session.mountpoint]

@@ -26,7 +26,7 @@ from heliosfs.control.runner import Commands
 from heliosfs.core.errors import Damaged, FsError
 from heliosfs.daemon import journal
 from heliosfs.daemon.checks import check_verbs
-from heliosfs.daemon.errors import FAILED, DaemonError, daemon_error
+from heliosfs.daemon.errors import FAILED, DaemonError, daemon_error, first
 from heliosfs.daemon.mounted import MountTable, mount_verb
 from heliosfs.daemon.options import DEFAULT_TRANSPORT, MountOptions
 from heliosfs.daemon.priority import Foremost
@@ -74,7 +74,7 @@ def run(
     try:
         trio.run(_serve, store, mountpoint, options, announcer, foreground)
     except Exception as error:
-        refusal = daemon_error(_first(error))
+        refusal = daemon_error(first(error))
         if refusal is None:
             _log.exception("the daemon died")
             refusal = DaemonError(FAILED, f"unexpected {type(error).__name__}: {error}")
@@ -303,10 +303,3 @@ def _store_options(options: MountOptions) -> StoreOptions:
         log=default.log if options.log_bytes is None else options.log_bytes,
         commit_s=default.commit_s if options.commit_s is None else options.commit_s,
     )
-
-
-def _first(error: BaseException) -> Exception:
-    """The error that counts of a group: the first leaf."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error if isinstance(error, Exception) else RuntimeError(repr(error))
