@@ -1,4 +1,7 @@
-"""O_DIRECT writes by the kernel's AIO, while others read the same file through the page cache."""
+"""O_DIRECT writes by the kernel's AIO, while others read the same file through the page cache.
+
+On our own session alone: libfuse agrees to ASYNC_DIO unasked, and pyfuse3 has no say in that (docs/posix.md).
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.mounts import MountedStore, Mounts
+
 pytestmark = pytest.mark.mounted
 _libc = ctypes.CDLL(None, use_errno=True)
 _SETUP, _DESTROY, _SUBMIT, _EVENTS = (206, 207, 209, 208) if platform.machine() == "x86_64" else (0, 1, 2, 4)
@@ -21,6 +26,12 @@ _SETUP, _DESTROY, _SUBMIT, _EVENTS = (206, 207, 209, 208) if platform.machine() 
 _PWRITE = 1
 SIZE = 640 << 10
 ROUNDS = 300
+
+
+@pytest.fixture(scope="module")
+def shared(mounts: Mounts) -> Iterator[MountedStore]:
+    with mounts.mounted("kernel") as mounted:
+        yield mounted
 
 
 def _call(number: int, *arguments: object) -> int:
