@@ -1,7 +1,4 @@
-"""O_DIRECT writes by the kernel's AIO, while others read the same file through the page cache.
-
-On our own session alone: libfuse agrees to ASYNC_DIO unasked, and pyfuse3 has no say in that (docs/posix.md).
-"""
+"""O_DIRECT writes by the kernel's AIO, while others read the same file through the page cache."""
 
 from __future__ import annotations
 
@@ -17,8 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.mounts import MountedStore, Mounts
-
 pytestmark = pytest.mark.mounted
 _libc = ctypes.CDLL(None, use_errno=True)
 _SETUP, _DESTROY, _SUBMIT, _EVENTS = (206, 207, 209, 208) if platform.machine() == "x86_64" else (0, 1, 2, 4)
@@ -26,12 +21,6 @@ _SETUP, _DESTROY, _SUBMIT, _EVENTS = (206, 207, 209, 208) if platform.machine() 
 _PWRITE = 1
 SIZE = 640 << 10
 ROUNDS = 300
-
-
-@pytest.fixture(scope="module")
-def shared(mounts: Mounts) -> Iterator[MountedStore]:
-    with mounts.mounted("kernel") as mounted:
-        yield mounted
 
 
 def _call(number: int, *arguments: object) -> int:
