@@ -17,17 +17,13 @@ from heliosfs.transport.requests import UNKNOWN_CALLER, is_control
 _WRITING: Final = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
 _EMPTY: Final = SetAttr(size=0)
 
-_APPENDING: Final = 1 << 63
-_NODE: Final = _APPENDING - 1
-
-
-def handle_of(node: NodeId, flags: int) -> int:
-    """The handle of an open file: its node id, and whether it was opened with O_APPEND."""
-    return node | _APPENDING if flags & os.O_APPEND else node
+_DROPS_AWAITED: Final = 64
+"""Direct writes that may wait for their pages to be dropped: a READ whose page is waited for must find a task.
+The kernel sends at most 12 at a time that AIO has submitted."""
 
 
 class DataHandlers(Handlers):
-    """Handles are node ids (`handle_of`); a handle outlives nothing and holds nothing."""
+    """See `OpenHandles` for the handles."""
 
     async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
         """Open a file or a control file. O_TRUNC is part of it (ATOMIC_O_TRUNC). Source: open(2).
@@ -48,15 +44,15 @@ class DataHandlers(Handlers):
                 if flags & os.O_TRUNC:
                     change = await self.without_privileges(node, _EMPTY, ctx) if ctx.uid else _EMPTY
                     await self.fs.setattr(node, change, caller_of(ctx))
-                    return FileInfo(handle_of(node, flags))
+                    return FileInfo(self.handles.make(node, flags))
             await self.fs.getattr(node)
         except Exception as error:
             raise self.refusal("open", node, error) from None
-        return FileInfo(handle_of(node, flags))
+        return FileInfo(self.handles.make(node, flags))
 
     async def read(self, fh: int, off: int, size: int) -> bytes:
         """Source: pread(2)."""
-        node = NodeId(fh & _NODE)
+        node = self.handles.node(fh)
         try:
             if is_control(node):
                 return await self.control.read(node, off, size)
@@ -67,9 +63,11 @@ class DataHandlers(Handlers):
     async def write(self, fh: int, off: int, buf: bytes) -> int:
         """Source: pwrite(2).
 
-        A refused write-back of a mapping would stay visible, so the kernel forgets it.
+        A refused write-back of a mapping would stay visible, so the kernel forgets it. Neither does what others
+        have read while a direct write was on its way: libfuse agrees to ASYNC_DIO unasked, and with that the kernel
+        throws out the pages before a write that AIO has submitted, not after it.
         """
-        node = NodeId(fh & _NODE)
+        node = self.handles.node(fh)
         if is_control(node):
             try:
                 written = await self.control.write(node, off, buf, self.openers.get(node, UNKNOWN_CALLER))
@@ -78,10 +76,13 @@ class DataHandlers(Handlers):
             except Exception as error:
                 raise self.refusal("write", node, error) from None
         try:
-            if fh & _APPENDING:
+            if self.handles.appends(fh):
                 # After a restore made the file shorter the kernel appends at the end that it remembers.
                 off = min(off, (await self.fs.getattr(node)).size)
-            return await self.fs.write(node, off, buf, UNKNOWN_CALLER)
+            written = await self.fs.write(node, off, buf, UNKNOWN_CALLER)
+            if self.handles.direct(fh):
+                await self._drop_read_meanwhile(node)
+            return written
         except Exception as error:
             refusal = self.refusal("write", node, error)
             if node not in self.dropping:
@@ -93,6 +94,16 @@ class DataHandlers(Handlers):
         self.dropping.discard(node)
         await self.invalidator.drop_data(node)
 
+    async def _drop_read_meanwhile(self, node: NodeId) -> None:
+        if self.drops_awaited >= _DROPS_AWAITED:
+            self.nursery.start_soon(self.invalidator.drop_data, node)
+            return
+        self.drops_awaited += 1
+        try:
+            await self.invalidator.drop_data(node)
+        finally:
+            self.drops_awaited -= 1
+
     async def flush(self, fh: int) -> None:
         """Nothing is kept back, so close(2) need not ask.
 
@@ -101,7 +112,8 @@ class DataHandlers(Handlers):
         raise FUSEError(errno.ENOSYS)
 
     async def release(self, fh: int) -> None:
-        """Handles hold nothing. (RELEASE has no errors.)"""
+        """RELEASE has no errors."""
+        self.handles.release(fh)
 
     async def fsync(self, fh: int, datasync: bool) -> None:
         """Source: fsync(2), fdatasync(2): the log holds both, so they are the same."""
@@ -112,7 +124,7 @@ class DataHandlers(Handlers):
         await self._sync("fsyncdir", fh)
 
     async def _sync(self, operation: str, fh: int) -> None:
-        node = NodeId(fh & _NODE)
+        node = self.handles.node(fh)
         if is_control(node):
             return
         try:

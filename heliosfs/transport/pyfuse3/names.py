@@ -14,7 +14,6 @@ from heliosfs.core.errors import Damaged, FsError
 from heliosfs.core.ids import NodeId
 from heliosfs.filesystem.types import Entry
 from heliosfs.transport.pyfuse3.attributes import absent_reply, attributes_reply, entry_reply
-from heliosfs.transport.pyfuse3.data import handle_of
 from heliosfs.transport.pyfuse3.requests import Handlers, caller_of
 from heliosfs.transport.requests import CONTROL_NAME, FOREVER_S, FUSE_ROOT, is_control
 
@@ -97,7 +96,7 @@ class NameHandlers(Handlers):
         if is_control(node):
             self.openers[node] = caller_of(ctx)
             return FileInfo(node, True, False), reply
-        return FileInfo(handle_of(NodeId(node), flags)), reply
+        return FileInfo(self.handles.make(NodeId(node), flags)), reply
 
     async def _make(
         self,

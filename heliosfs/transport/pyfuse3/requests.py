@@ -1,14 +1,13 @@
 """What all request handlers share: the filesystem, the control tree, the lookup table, and how to refuse.
 
-File handles are node ids, so that a handle means something without any state here. Invariant: between the
-filesystem's answer and the reply nothing is awaited, so the order of replies and of cache notifications is
-the order of changes. Must not know: what any request does.
+Invariant: between the filesystem's answer and the reply nothing is awaited, so the order of replies and of cache
+notifications is the order of changes. (A direct write's reply says nothing but how much.) Must not know: what any
+request does.
 """
 
 from __future__ import annotations
 
 import stat
-from typing import TYPE_CHECKING
 
 import pyfuse3
 import trio
@@ -20,10 +19,8 @@ from heliosfs.core.ids import NodeId
 from heliosfs.filesystem.types import Caller, SetAttr
 from heliosfs.transport.errnos import errno_of
 from heliosfs.transport.membership import is_member
+from heliosfs.transport.pyfuse3.handles import OpenHandles
 from heliosfs.transport.requests import Served, is_control, run_logged
-
-if TYPE_CHECKING:
-    pass
 
 
 def caller_of(ctx: RequestContext) -> Caller:
@@ -37,6 +34,8 @@ class Handlers(Served, pyfuse3.Operations):
     Attributes:
         openers: Who opened a control node that is known to the kernel: WRITE and READDIR don't say who asks.
         initialised: Set when the kernel's INIT has arrived.
+        handles: Of open files.
+        drops_awaited: Direct writes that are applied and wait for their pages to be dropped.
         dropping: Nodes whose pages are about to be dropped because a write was refused.
     """
 
@@ -48,6 +47,8 @@ class Handlers(Served, pyfuse3.Operations):
         """What is this transport's own."""
         self.initialised = trio.Event()
         self.openers: dict[int, Caller] = {}
+        self.handles = OpenHandles()
+        self.drops_awaited = 0
         self.dropping: set[NodeId] = set()
 
     def init(self) -> None:

@@ -416,3 +416,24 @@ async def test_a_full_buffer_may_end_at_any_entry(h: Harness, buffer: Taken) -> 
         buffer.room = room
         await h.ops.readdir(ROOT, 0, pyfuse3.ReaddirToken())
         assert [name for name, _, _ in buffer] == [b".", b"..", b".helios", b"f"][:room]
+
+
+async def test_the_pages_of_a_file_written_with_o_direct_are_dropped_before_the_reply(h: Harness) -> None:
+    plain, attr = await h.ops.create(1, b"f", 0o644, os.O_RDWR | os.O_CREAT, CTX)
+    await h.ops.write(plain.fh, 0, b"buffered")
+    assert h.kernel.inodes == []
+    direct = await h.ops.open(attr.st_ino, os.O_RDWR | os.O_DIRECT, CTX)
+    await h.ops.write(direct.fh, 0, b"directly")
+    assert h.kernel.inodes == [attr.st_ino]
+    assert await h.ops.read(direct.fh, 0, 100) == b"directly"
+    await h.ops.fsync(direct.fh, False)
+
+
+async def test_a_handle_knows_append_beside_direct_until_it_is_released(h: Harness) -> None:
+    first, attr = await h.ops.create(1, b"f", 0o644, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_DIRECT, CTX)
+    second = await h.ops.open(attr.st_ino, os.O_RDWR | os.O_DIRECT, CTX)
+    await h.ops.write(first.fh, 100, b"ab")
+    await h.ops.write(second.fh, 4, b"c")
+    assert await h.ops.read(second.fh, 0, 100) == b"ab\0\0c"
+    await h.ops.release(first.fh)
+    assert (h.ops.handles.direct(first.fh), h.ops.handles.direct(second.fh)) == (False, True)
