@@ -43,6 +43,11 @@ def is_control(node: int) -> bool:
     return node <= INO_MASK or node & INO_MASK >= FIRST_CONTROL_INO
 
 
+def is_control_root(node: int) -> bool:
+    """Whether a control node is some branch's `.helios` itself."""
+    return node & INO_MASK == FIRST_CONTROL_INO
+
+
 class AfterReply:
     """Work that must wait until a request's reply has gone out, because the caller holds a lock until then.
 

@@ -45,6 +45,24 @@ def test_who_is_trusted_is_three(mounts: Mounts) -> None:
         assert asked(mounted, lambda point: made(point / "d/f")) == [*("LOOKUP f", "CREATE f", "WRITE")]
 
 
+def test_a_path_into_a_fork_is_three_names_and_one_directory(mounts: Mounts) -> None:
+    """The fork's root is asked for but once, and `.helios` not while the kernel's clock stands still."""
+    times = 20
+
+    def looks(point: Path) -> None:
+        for _ in range(times):
+            (point / ".helios/branches/x/f").stat()
+
+    with mounts.mounted("kernel", "debug=requests") as mounted:
+        fork = mounted.point / ".helios/branches/x"
+        fork.mkdir()
+        (fork / "f").touch()
+        taken = asked(mounted, looks)
+    least = ["LOOKUP .helios", "LOOKUP branches", "GETATTR", "LOOKUP x"]
+    assert len(taken) <= times * 5, taken
+    assert any(taken[start : start + 5] == [*least, least[0]] for start in range(len(taken))), taken
+
+
 def test_each_write_to_a_new_file_is_one_request(mounts: Mounts) -> None:
     """Of whatever size and place: the page cache would end a request at each page that it has in part."""
 

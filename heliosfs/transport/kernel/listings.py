@@ -80,7 +80,7 @@ class ListingHandlers(Handlers):
             if not cacheable:
                 shown = shown_ino(node, attr)
                 if plus:
-                    parts.append(entry_reply(entry) if counted else _NO_ENTRY)
+                    parts.append(entry_reply(entry, settling=node in self.settling) if counted else _NO_ENTRY)
             else:
                 shown = node
                 if plus:

@@ -251,7 +251,7 @@ class NameHandlers(Handlers):
     def handed_out(self, entry: Entry) -> bytes:
         """The reply that hands out an entry, its lookup counted."""
         self.lookups.add(entry.node)
-        return entry_reply(entry if entry.node not in self.settling else entry._replace(cacheable=False))
+        return entry_reply(entry, settling=entry.node in self.settling)
 
 
 async def _done(work: Coroutine[Any, Any, None]) -> Answer:

@@ -13,7 +13,7 @@ from heliosfs.core.ids import INO_MASK, NodeId
 from heliosfs.core.oplog import Make
 from heliosfs.filesystem.types import Attributes, Entry
 from heliosfs.transport.kernel.wire import ATTR_OUT, ENTRY_OUT, STATX_OUT
-from heliosfs.transport.requests import FOREVER_S, is_control
+from heliosfs.transport.requests import FOREVER_S, is_control, is_control_root
 
 _BLOCK_BYTES: Final = 4096
 _SECOND: Final = 1_000_000_000
@@ -29,8 +29,16 @@ ABSENT: Final = ENTRY_OUT.pack(0, 0, FOREVER_S, *(0,) * 19)
 """There is no such name, and the kernel remembers it."""
 
 
-def entry_body(node: int, shown: int, attr: Attributes, generation: int, valid_s: int) -> bytes:
-    """fuse_entry_out: `node` on the wire, `shown` as st_ino. 1.1 us."""
+def entry_body(
+    node: int,
+    shown: int,
+    attr: Attributes,
+    generation: int,
+    valid_s: int,
+    attr_valid_s: int = -1,
+    attr_valid_ns: int = 0,
+) -> bytes:
+    """fuse_entry_out: `node` on the wire, `shown` as st_ino; the attributes are good as long as the name. 1.1 us."""
     mtime_s, mtime_ns = divmod(attr.mtime_ns, _SECOND)
     ctime_s, ctime_ns = divmod(attr.ctime_ns, _SECOND)
     atime_s, atime_ns = divmod(attr.atime_ns, _SECOND)
@@ -38,9 +46,9 @@ def entry_body(node: int, shown: int, attr: Attributes, generation: int, valid_s
         node,
         generation,
         valid_s,
-        valid_s,
+        valid_s if attr_valid_s < 0 else attr_valid_s,
         0,
-        0,
+        attr_valid_ns,
         shown,
         attr.size,
         attr.blocks,
@@ -95,12 +103,19 @@ def made_body(node: int, made: Make) -> bytes:
     )
 
 
-def entry_reply(entry: Entry) -> bytes:
-    """An entry that is handed out. The caller counts the lookup."""
+def entry_reply(entry: Entry, *, settling: bool = False) -> bytes:
+    """An entry that is handed out. The caller counts the lookup.
+
+    A name in the control tree is good for this once, the attributes of the root that it leads to as any others.
+    Those of `.helios` are good for a tick of the kernel's clock: who walks through it has just looked it up.
+    """
     node, attr, generation, cacheable = entry
-    if not is_control(node):
-        return entry_body(node, node, attr, generation, FOREVER_S if cacheable else 0)
-    return entry_body(node, shown_ino(node, attr), _fresh(node, attr), generation, 0)
+    if is_control(node):
+        walked_ns = 1 if is_control_root(node) else 0
+        return entry_body(node, shown_ino(node, attr), _fresh(node, attr), generation, 0, 0, walked_ns)
+    if settling:
+        return entry_body(node, node, attr, generation, 0)
+    return entry_body(node, node, attr, generation, FOREVER_S if cacheable else 0, FOREVER_S)
 
 
 def statx_body(shown: int, attr: Attributes, valid_s: int) -> bytes:

@@ -14,9 +14,11 @@ from pyfuse3 import EntryAttributes, RequestContext, SetattrFields, StatvfsData
 from heliosfs.core.ids import NodeId
 from heliosfs.filesystem.types import Attributes, Entry, SetAttr
 from heliosfs.transport.pyfuse3.requests import Handlers, caller_of
-from heliosfs.transport.requests import FOREVER_S, is_control
+from heliosfs.transport.requests import FOREVER_S, is_control, is_control_root
 
 _NOTHING: Final = SetAttr()
+_TICK_S: Final = 1e-6
+"""The kernel rounds it up."""
 
 
 def attributes_reply(node: NodeId, attr: Attributes, timeout_s: float) -> EntryAttributes:
@@ -39,11 +41,18 @@ def attributes_reply(node: NodeId, attr: Attributes, timeout_s: float) -> EntryA
     return reply
 
 
-def entry_reply(entry: Entry) -> EntryAttributes:
-    """A reply that hands out an entry. The caller counts the lookup."""
+def entry_reply(entry: Entry, *, settling: bool = False) -> EntryAttributes:
+    """A reply that hands out an entry. The caller counts the lookup.
+
+    A name in the control tree is good for this once, the attributes of the root that it leads to as any others.
+    Those of `.helios` are good for a tick of the kernel's clock: who walks through it has just looked it up.
+    """
     node, attr, generation, cacheable = entry
-    reply = attributes_reply(node, attr, FOREVER_S if cacheable else 0)
-    reply.entry_timeout = FOREVER_S if cacheable else 0
+    if is_control(node):
+        reply = attributes_reply(node, attr, _TICK_S if is_control_root(node) else 0)
+    else:
+        reply = attributes_reply(node, attr, 0 if settling else FOREVER_S)
+    reply.entry_timeout = FOREVER_S if cacheable and not settling else 0
     if generation:
         reply.generation = generation
     return reply

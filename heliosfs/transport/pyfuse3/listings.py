@@ -68,9 +68,7 @@ class ListingHandlers(Handlers):
             raise self.refusal("readdir", node, error) from None
         add, accept = self.lookups.add, pyfuse3.readdir_reply
         for index, (name, entry, cookie, counted) in enumerate(lines):
-            if entry.node in self.settling:
-                entry = entry._replace(cacheable=False)
-            if not accept(token, name, entry_reply(entry), cookie):
+            if not accept(token, name, entry_reply(entry, settling=entry.node in self.settling), cookie):
                 self._batch = max(index + 4, _AT_LEAST)
                 give_back(self.control, self.lookups, lines[index:])
                 return

@@ -201,4 +201,4 @@ class NameHandlers(Handlers):
 
     def _handed_out(self, entry: Entry) -> EntryAttributes:
         self.lookups.add(entry.node)
-        return entry_reply(entry)
+        return entry_reply(entry, settling=entry.node in self.settling)
