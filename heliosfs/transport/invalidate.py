@@ -1,7 +1,8 @@
 """What the kernel must forget after a change that did not come from it: planned here, sent from one thread.
 
 A notification can wait for a page or a directory that another process's request has locked, and only the loop
-can answer that request; so it is written from a thread while the loop serves on (docs/concurrency.md).
+can answer that request; so it is written from a thread while the loop serves on (docs/concurrency.md). One kind
+waits for nothing and is written by the loop: `forget_attributes`.
 Whoever publishes a change must hold no lock of the kernel's: control sees to that. Invariants: only nodes
 that the kernel may know are told; what is still outstanding when nothing has moved for `patience_s` ends the
 connection rather than hang the machine. Must not know: how a notification is written (`Notifier`), why
@@ -57,7 +58,7 @@ Notification: TypeAlias = InvalInode | InvalEntry | GrowInode
 
 
 class Notifier(Protocol):
-    """How one transport writes a notification. Called from a thread; may block."""
+    """How one transport writes a notification. Called from a thread, where it may block."""
 
     def inode(self, node: int, data: bool) -> None:
         """Raises OSError; ENOENT if the kernel does not know the node."""
@@ -240,6 +241,15 @@ class CacheInvalidator:
         wire = FUSE_ROOT if node == self._root else node
         sizes = [GrowInode(wire, grown)] if grown else []
         await self._send([*sizes, InvalInode(wire, True)])
+
+    def forget_attributes(self, node: NodeId) -> None:
+        """Forget one inode's attributes, at once and from this thread; 3 us.
+
+        Only for the node of a request that is being answered: its caller holds the inode, and attributes alone take
+        no lock, so that nothing is waited for. Never raises for what a kernel answers.
+        """
+        if not self._closed:
+            self._perform([InvalInode(FUSE_ROOT if node == self._root else node, False)], self._free)
 
     async def close(self) -> None:
         """Send nothing more, and return when the thread has left its last notification."""

@@ -38,7 +38,7 @@ def entry_body(
     attr_valid_s: int = -1,
     attr_valid_ns: int = 0,
 ) -> bytes:
-    """fuse_entry_out: `node` on the wire, `shown` as st_ino; the attributes are good as long as the name. 1.1 us."""
+    """fuse_entry_out: `node` on the wire, `shown` as st_ino; attributes are good as long as the name. 1.1 us."""
     mtime_s, mtime_ns = divmod(attr.mtime_ns, _SECOND)
     ctime_s, ctime_ns = divmod(attr.ctime_ns, _SECOND)
     atime_s, atime_ns = divmod(attr.atime_ns, _SECOND)

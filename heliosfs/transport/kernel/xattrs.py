@@ -63,9 +63,9 @@ class XattrHandlers(Handlers):
         return 0
 
     def mode_may_differ(self, node: NodeId, name: bytes) -> None:
-        """An attribute was set. A list changes the mode, which a kernel that knows of none does not expect."""
+        """An attribute is set. A list changes the mode, which a kernel that knows of none does not expect."""
         if name == acl.ACCESS and self.connection.trusted:
-            self.drop_pages(node)
+            self.invalidator.forget_attributes(node)
 
     @property
     def setxattr_layout(self) -> Struct:
