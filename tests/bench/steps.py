@@ -203,7 +203,12 @@ def find(site: Site) -> tuple[float, bool]:
 
 
 def grep(site: Site) -> tuple[float, bool]:
+    """The second reading: the first has filled the page cache, and made access times stale."""
     _run(site.kit.environment, site.tree, "grep", "-ar", _NEEDLE, ".")
+    return grep_again(site)
+
+
+def grep_again(site: Site) -> tuple[float, bool]:
     taken, said = _timed(site, site.tree, "grep", "-ar", _NEEDLE, ".")
     return taken, said.count(b"\n") == site.kit.needles
 
@@ -452,6 +457,7 @@ _STEPS: Final[dict[str, Callable[[Site], tuple[float, bool]]]] = {
     "find, warm": find,
     "grep -r, cold": grep_cold,
     "grep -r, warm": grep,
+    "grep -r, warm, again": grep_again,
     "git init + add + commit": git_commit,
     "git status, cold": git_status_cold,
     "git status, warm": git_status,

@@ -25,6 +25,7 @@ TARGETS: Final[dict[str, Target]] = {
     "untar": _HALF,
     "find, warm": _LIKE_NATIVE,
     "grep -r, warm": _LIKE_NATIVE,
+    "grep -r, warm, again": _LIKE_NATIVE,
     "git init + add + commit": _HALF,
     "git status, warm": _LIKE_NATIVE,
     "git checkout of all": _HALF,

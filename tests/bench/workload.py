@@ -82,7 +82,8 @@ def run(plan: Plan) -> Workload:
                     turned.remove(ground)
             for step in steps:
                 for ground in turned:
-                    _take(steps[step], ground, sites[ground.name], cells[step][ground.name])
+                    _rest(turned)
+                    _take(steps[step], sites[ground.name], cells[step][ground.name])
             for site in sites.values():
                 shutil.rmtree(site.base, ignore_errors=True)
     return result
@@ -94,10 +95,16 @@ def _fresh(ground: Ground, number: int) -> Path:
     return base
 
 
-def _take(step: Callable[[Site], tuple[float, bool]], ground: Ground, site: Site, cell: Cell) -> None:
+def _rest(all_grounds: list[Ground]) -> None:
+    """One that is still storing what a step has left would take the next one's processors."""
+    for ground in all_grounds:
+        with contextlib.suppress(OSError):
+            ground.rest()
+    os.sync()
+
+
+def _take(step: Callable[[Site], tuple[float, bool]], site: Site, cell: Cell) -> None:
     try:
-        ground.rest()
-        os.sync()
         taken, right = step(site)
     except (OSError, ValueError, subprocess.SubprocessError, sqlite3.Error) as error:
         cell.error = cell.error or f"{type(error).__name__}: {error}"[:300]
