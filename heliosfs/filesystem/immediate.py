@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from heliosfs.core import acl, attributes, data, directory, extent, namespace, rename
@@ -21,7 +22,7 @@ from heliosfs.core.ids import INO_BITS, INO_MASK, Ino, NodeId, PageId, ViewNo
 from heliosfs.core.inode import Inode
 from heliosfs.core.oplog import Make
 from heliosfs.filesystem.door import Door, NeedRoom
-from heliosfs.filesystem.types import Caller, Entry, StatFs
+from heliosfs.filesystem.types import TYPES, Caller, Entry, StatFs
 from heliosfs.storage.reading import Reader
 
 
@@ -69,10 +70,16 @@ class Immediate(Door):
             raise FsError(errno.EINVAL)
         return inode.target
 
-    def try_readdir(self, node: NodeId, cookie: int, limit: int) -> list[tuple[bytes, Entry, int]]:
+    def try_readdir(
+        self, node: NodeId, cookie: int, limit: int, known: Callable[[NodeId], bool] | None = None
+    ) -> list[tuple[bytes, Entry, int]]:
         """Up to about `limit` entries behind `cookie` (0: the start): (name, entry, cookie to go on from).
 
         Without `.` and `..`; [] at the end. Names with one cookie come together. Raises FsError ENOTDIR.
+
+        Args:
+            known: Says of which nodes the asker wants no more than the type: their entries are not `cacheable`,
+                and the attributes are a mode. They are not looked up, which is most of a listing's work.
         """
         view = ViewNo(node >> INO_BITS)
         inode = self.engine.inode(view, Ino(node & INO_MASK))
@@ -84,8 +91,11 @@ class Immediate(Door):
         missing: set[PageId] = set()
         count = 0
         for key, bucket in directory.after(inode.tree, cookie, self.engine.pages):
-            for name, ino, _ in bucket:
+            for name, ino, kind in bucket:
                 count += 1
+                if known is not None and known(listed := NodeId(view << INO_BITS | ino)):
+                    found.append((name, Entry(listed, TYPES[kind], 0, False), key))
+                    continue
                 try:
                     found.append((name, self.entry(view, self.engine.inode(view, ino)), key))
                 except NeedPages as need:

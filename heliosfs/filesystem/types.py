@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from heliosfs.core.attributes import SetAttr
 from heliosfs.core.diff import Change
@@ -12,6 +12,7 @@ from heliosfs.core.ids import Lsn, NodeId, ViewNo
 from heliosfs.storage.collecting.report import Report
 
 __all__ = [
+    "TYPES",
     "AfterReply",
     "Attributes",
     "BranchInfo",
@@ -24,6 +25,7 @@ __all__ = [
     "SetAttr",
     "SnapshotInfo",
     "StatFs",
+    "TypeOnly",
 ]
 
 AfterReply: TypeAlias = Callable[[Callable[[], Awaitable[None]]], None]
@@ -55,6 +57,22 @@ class Attributes(Protocol):
     def ctime_ns(self) -> int: ...
     @property
     def btime_ns(self) -> int: ...
+
+
+class TypeOnly:
+    """The attributes of what was listed without being looked up: the file type, and nothing else."""
+
+    __slots__ = ("mode",)
+
+    nlink = uid = gid = rdev = size = blocks = 0
+    atime_ns = mtime_ns = ctime_ns = btime_ns = 0
+
+    def __init__(self, kind: int) -> None:
+        self.mode = kind << 12
+
+
+TYPES: Final = tuple(TypeOnly(kind) for kind in range(16))
+"""By d_type."""
 
 
 @dataclass(slots=True, frozen=True)

@@ -21,8 +21,7 @@ import trio
 
 from heliosfs.core.ids import INO_BITS, Ino, NodeId, ViewNo, node_id
 from heliosfs.filesystem.types import Change
-from heliosfs.transport.lookups import LookupTable
-from heliosfs.transport.requests import FUSE_ROOT
+from heliosfs.transport.lookups import FUSE_ROOT, LookupTable
 
 _log = logging.getLogger("heliosfs.transport")
 

@@ -28,7 +28,7 @@ class Line(NamedTuple):
     Attributes:
         entry: What the name leads to.
         cookie: To go on behind it.
-        counted: A lookup of it is counted: not of `.` and `..`.
+        counted: It is handed out, and a lookup of it counted: not `.` and `..`, nor what the asker knows.
     """
 
     name: bytes
@@ -66,7 +66,7 @@ def tree_lines(found: list[tuple[bytes, Entry, int]], start: int) -> Iterator[Li
     for index, (name, entry, cookie) in enumerate(found):
         if index == last or found[index + 1][2] != cookie:
             before = cookie
-        yield Line(name, entry, before)
+        yield Line(name, entry, before, entry.cacheable)
 
 
 def begin_of(start: int) -> int:

@@ -13,6 +13,9 @@ from typing import Final
 
 from heliosfs.core.ids import INO_BITS, INO_MASK, ROOT_INO, Ino, NodeId, ViewNo
 
+FUSE_ROOT: Final = 1
+"""The node id on the wire of the mounted branch's root, which the kernel knows always."""
+
 _BLOCK_BITS: Final = 6
 _BLOCK: Final = 1 << _BLOCK_BITS
 _LOW: Final = _BLOCK - 1
@@ -78,6 +81,10 @@ class LookupTable:
 
     def knows(self, node: NodeId) -> bool:
         """Whether the kernel may have this node in a cache. O(1)."""
+        return self.counts(node)
+
+    def counts(self, node: NodeId) -> bool:
+        """Whether the kernel has this node from us and has not given it back. O(1)."""
         block = self._blocks.get(node >> _BLOCK_BITS)
         return block is not None and block[node & _LOW] > 0
 
@@ -121,6 +128,10 @@ class UncountedLookups(LookupTable):
     def forget(self, node: NodeId, count: int) -> bool:
         """Never the last one, but of a ticket."""
         return super().forget(node, count) and node <= INO_MASK
+
+    def counts(self, node: NodeId) -> bool:
+        """Nobody knows."""
+        return False
 
     def knows(self, node: NodeId) -> bool:
         """It may."""

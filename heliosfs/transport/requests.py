@@ -26,8 +26,6 @@ _log = logging.getLogger("heliosfs.transport")
 FOREVER_S: Final = 1_000_000_000
 """32 years: this daemon owns every change and says what must be forgotten. (The kernel clamps it to its own.)"""
 CONTROL_NAME: Final = b".helios"
-FUSE_ROOT: Final = 1
-"""The node id on the wire of the mounted branch's root."""
 UNKNOWN_CALLER: Final = Caller(0, 0)
 """WRITE and READDIR do not say who asks; the kernel has checked him at open(2)."""
 

@@ -32,8 +32,16 @@ _PADDING: Final = [bytes(n) for n in range(8)]
 _pack_dirent: Final = DIRENT.pack
 
 
+def _any(node: NodeId) -> bool:
+    return True
+
+
 class ListingHandlers(Handlers):
-    """The kernel says how many bytes it has room for; as many entries as fit are answered."""
+    """The kernel says how many bytes it has room for; as many entries as fit are answered.
+
+    What it knows already is listed by name and type alone: its attributes are told when they change, and a node id
+    of 0 has the kernel leave what it has of it as it is.
+    """
 
     def readdirplus(self, head: Header, view: memoryview, end: int) -> Answer | Coroutine[Any, Any, Answer]:
         """Source: readdir(3)."""
@@ -54,7 +62,8 @@ class ListingHandlers(Handlers):
         if start < HEAD:
             lines = head_lines(node, self.fs.try_getattr(node), start, shown_in(self.control, node, start))
         begin = begin_of(start)
-        lines.extend(tree_lines(self.fs.try_readdir(node, begin, limit), begin))
+        known = self.lookups.counts if plus else _any
+        lines.extend(tree_lines(self.fs.try_readdir(node, begin, limit, known), begin))
         return self._fill(lines, room, plus=plus)[0]
 
     async def _list_control(

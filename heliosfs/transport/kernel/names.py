@@ -24,7 +24,8 @@ from heliosfs.transport.kernel.wire import (
     name_at,
     names_at,
 )
-from heliosfs.transport.requests import CONTROL_NAME, FOREVER_S, FUSE_ROOT, is_control
+from heliosfs.transport.lookups import FUSE_ROOT
+from heliosfs.transport.requests import CONTROL_NAME, FOREVER_S, is_control
 
 _DOTS: Final = (b".", b"..")
 _CREATE_AT: Final = BODY + Layouts.CREATE.size

@@ -13,9 +13,10 @@ from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
 from heliosfs.core.errors import Damaged, FsError
 from heliosfs.core.ids import NodeId
 from heliosfs.filesystem.types import Entry
+from heliosfs.transport.lookups import FUSE_ROOT
 from heliosfs.transport.pyfuse3.attributes import absent_reply, attributes_reply, entry_reply
 from heliosfs.transport.pyfuse3.requests import Handlers, caller_of
-from heliosfs.transport.requests import CONTROL_NAME, FOREVER_S, FUSE_ROOT, is_control
+from heliosfs.transport.requests import CONTROL_NAME, FOREVER_S, is_control
 
 _ABSENT: Final = absent_reply()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from heliosfs.core.ids import Ino, ViewNo, node_id
-from heliosfs.transport.lookups import LookupTable
+from heliosfs.transport.lookups import LookupTable, UncountedLookups
 
 A = node_id(ViewNo(3), Ino(7))
 B = node_id(ViewNo(4), Ino(7))
@@ -65,3 +65,11 @@ def test_counts_above_a_byte_are_kept() -> None:
     assert table.forget(A, 1)
     assert len(table) == 0
     assert table.forget(A, 1)
+
+
+def test_what_another_process_has_counted_may_have_gone() -> None:
+    """It is told of every change, but attributes are handed out as if it had none."""
+    table = UncountedLookups()
+    table.add(A)
+    assert table.knows(A) and table.knows(B)
+    assert not table.counts(A)
