@@ -79,8 +79,10 @@ class Directories:
         self._roots = roots
         self._orders: dict[NodeId, list[tuple[int, bytes]]] = {}
 
-    async def find(self, which: int, branch: BranchInfo, name: bytes) -> Entry:
+    def try_find(self, which: int, branch: BranchInfo, name: bytes) -> Entry | None:
         """A directory or link by its name (files are not found here). Never cached by the kernel.
+
+        None: it may be a snapshot, for which `snapshot_root` has to be awaited.
 
         Raises:
             FsError: ENOENT; as the filesystem.
@@ -101,7 +103,11 @@ class Directories:
                 raise FsError(errno.ENOENT, "there is no snapshot yet")
             link = self._tickets.link(branch, target)
             return Entry(link.node, link, 0, False)
-        return await self.snapshot_root(branch.view, name)
+        return None
+
+    async def find(self, which: int, branch: BranchInfo, name: bytes) -> Entry:
+        """As `try_find`, snapshots included."""
+        return self.try_find(which, branch, name) or await self.snapshot_root(branch.view, name)
 
     async def snapshot_root(self, view: ViewNo, name: bytes) -> Entry:
         """The root directory of a snapshot of the branch, which has a view number from now on."""

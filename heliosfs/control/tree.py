@@ -127,8 +127,10 @@ class ControlTree:
 
     # --- names ---------------------------------------------------------------------------------------
 
-    async def lookup(self, parent: NodeId, name: bytes, caller: Caller) -> Entry:
+    def try_lookup(self, parent: NodeId, name: bytes, caller: Caller) -> Entry | None:
         """Find a name in a control directory, or `.helios` in a branch's root. Never cached by name.
+
+        None: it may be a snapshot, for which `lookup` has to be awaited.
 
         Raises:
             FsError: ENOENT; EACCES below `.helios` for others than the owner and root; ENOTDIR; ENFILE too
@@ -145,7 +147,12 @@ class ControlTree:
             if file is not None:
                 ticket = self._files.look_up(file, branch)
                 return Entry(ticket.node, ticket, 0, False)
-        return await self._directories.find(which, branch, name)
+        return self._directories.try_find(which, branch, name)
+
+    async def lookup(self, parent: NodeId, name: bytes, caller: Caller) -> Entry:
+        """As `try_lookup`, snapshots included."""
+        found = self.try_lookup(parent, name, caller)
+        return found or await self._directories.snapshot_root(view_of(parent), name)
 
     async def readdir(self, node: NodeId, cookie: int, limit: int, caller: Caller) -> Listed:
         """Entries behind a cookie, without `.` and `..`; [] at the end. See Directories.listing."""
@@ -225,6 +232,10 @@ class ControlTree:
     # --- control files -------------------------------------------------------------------------------
 
     async def getattr(self, node: NodeId, caller: Caller) -> Attributes:
+        """As `try_getattr`."""
+        return self.try_getattr(node)
+
+    def try_getattr(self, node: NodeId) -> Attributes:
         """Attributes of a control node; read them at once. A ticket without a command shows the last."""
         if node > INO_MASK:
             which, branch = self._directory(node)

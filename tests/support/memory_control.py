@@ -66,6 +66,9 @@ class MemoryControl:
         return self._entry(node)
 
     async def lookup(self, parent: NodeId, name: bytes, caller: Caller) -> Entry:
+        return self.try_lookup(parent, name, caller)
+
+    def try_lookup(self, parent: NodeId, name: bytes, caller: Caller) -> Entry:
         if parent == ROOT:
             return self._entry(HELIOS)
         if parent == HELIOS and name == b"snapshots":
@@ -78,6 +81,9 @@ class MemoryControl:
         raise FsError(errno.ENOENT)
 
     async def getattr(self, node: NodeId, caller: Caller) -> ControlNode:
+        return self._attr(node)
+
+    def try_getattr(self, node: NodeId) -> ControlNode:
         return self._attr(node)
 
     async def setattr(self, node: NodeId, wanted: SetAttr, touched: bool, caller: Caller) -> ControlNode:

@@ -56,7 +56,9 @@ class AttributeHandlers(Handlers):
         """Source: stat(2)."""
         node = self.node(head[3])
         if is_control(node):
-            return self._getattr_control(node, self.caller(head))
+            if node in self.dropping:
+                return self._getattr_dropped(node)
+            return control_body(node, self.control.try_getattr(node))
         if node in self.settling:
             return self._getattr_settled(node)
         return entry_body(0, node, self.fs.try_getattr(node), 0, FOREVER_S)[ATTRIBUTES]
@@ -69,21 +71,18 @@ class AttributeHandlers(Handlers):
         """How long the kernel may keep a node's attributes."""
         return 0 if node in self.settling else FOREVER_S
 
-    async def _getattr_control(self, node: NodeId, caller: Caller) -> Answer:
+    async def _getattr_dropped(self, node: NodeId) -> Answer:
         # A reader comes here before he reads what he has just written to: his own text must be gone then.
         await self.dropped(node)
-        return control_body(node, await self.control.getattr(node, caller))
+        return control_body(node, self.control.try_getattr(node))
 
     def statx(self, head: Header, view: memoryview, end: int) -> Answer | Coroutine[Any, Any, Answer]:
         """Source: statx(2), where the time of birth is asked for."""
         node = self.node(head[3])
         if is_control(node):
-            return self._statx_control(node, self.caller(head))
+            attr = self.control.try_getattr(node)
+            return statx_body(shown_ino(node, attr), attr, 0)
         return statx_body(node, self.fs.try_getattr(node), self.valid_s(node))
-
-    async def _statx_control(self, node: NodeId, caller: Caller) -> Answer:
-        attr = await self.control.getattr(node, caller)
-        return statx_body(shown_ino(node, attr), attr, 0)
 
     def setattr(self, head: Header, view: memoryview, end: int) -> Answer | Coroutine[Any, Any, Answer]:
         """Source: chmod(2), chown(2), truncate(2), utimensat(2)."""

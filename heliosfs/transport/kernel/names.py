@@ -49,13 +49,13 @@ class NameHandlers(Handlers):
         """
         parent = self.node(head[3])
         name = name_at(view, BODY, end)
-        if is_control(parent) or name == CONTROL_NAME:
+        if is_control(parent) or (name == CONTROL_NAME and self.control.names_root(parent, name)):
             return self._lookup_control(parent, name, self.caller(head))
         if name in _DOTS:
             return self._dot(parent, name)
         found = self.fs.try_find(parent, name)
         if found is None:
-            return ABSENT
+            return -errno.ENOENT if name == CONTROL_NAME else ABSENT
         node, attr, generation, _ = found
         self.lookups.add(node)
         return entry_body(node, node, attr, generation, 0 if node in self.settling else FOREVER_S)
@@ -79,14 +79,14 @@ class NameHandlers(Handlers):
             return entry_body(FUSE_ROOT, node, inode, 0, 0 if node in self.settling else FOREVER_S)
         return self.handed_out(self.fs.entry(view, inode))
 
-    async def _lookup_control(self, parent: NodeId, name: bytes, caller: Caller) -> Answer:
-        if is_control(parent):
-            if name in _DOTS:
-                raise StaleHandle("control nodes have no file handles")
-            return self.handed_out(await self.control.lookup(parent, name, caller))
-        if self.control.names_root(parent, name):
-            return self.handed_out(await self.control.lookup(parent, name, caller))
-        return self.handed_out(await self.fs.lookup(parent, name))
+    def _lookup_control(self, parent: NodeId, name: bytes, caller: Caller) -> Answer | Coroutine[Any, Any, Answer]:
+        if name in _DOTS:
+            raise StaleHandle("control nodes have no file handles")
+        entry = self.control.try_lookup(parent, name, caller)
+        return self.handed_out(entry) if entry is not None else self._lookup_snapshot(parent, name, caller)
+
+    async def _lookup_snapshot(self, parent: NodeId, name: bytes, caller: Caller) -> Answer:
+        return self.handed_out(await self.control.lookup(parent, name, caller))
 
     def readlink(self, head: Header, view: memoryview, end: int) -> Answer | Coroutine[Any, Any, Answer]:
         """Source: readlink(2)."""
