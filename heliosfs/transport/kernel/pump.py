@@ -6,9 +6,9 @@ another task, ends that request on its own, and joins the followers.
 
 What a handler has promised is kept right after its reply, while the caller wakes up.
 
-Invariants: one task reads at a time; every request that wants a reply gets exactly one; what a handler raises
-ends its request and nothing else; other tasks of the loop get a turn after TURN_REQUESTS requests and while
-polling; no CPU when nothing comes in. Must not know: what a request asks for.
+Invariants: one task reads at a time, always to the same buffer; every request that wants a reply gets exactly one;
+what a handler raises ends its request and nothing else; other tasks of the loop get a turn after TURN_REQUESTS
+requests and while polling; no CPU when nothing comes in. Must not know: what a request asks for.
 """
 
 from __future__ import annotations
@@ -51,8 +51,6 @@ _log = logging.getLogger("heliosfs.transport")
 _MAX_TASKS: Final = 500
 """Requests in progress at a time: each fsync and each cold read holds a task while it waits."""
 _KEPT_TASKS: Final = 8
-_RESIDENT_MAX: Final = 8
-"""Buffers that are kept, 1 MiB of memory each. Each request that waits has one."""
 _JOINED: Final = 4096
 """Bodies up to this many bytes are copied behind their header: cheaper than a second buffer."""
 _UNKNOWN: Final = BY_OPCODE[1]._replace(name="unknown")
@@ -143,8 +141,7 @@ class Pump:
         self._followers: list[trio.lowlevel.Task] = []
         self._tasks = 0
         self._ended = False
-        self._buffers: list[mmap.mmap] = []
-        self._made = 0
+        self._buffer = request_buffer()
         self.requests = 0
 
     async def run(self) -> None:
@@ -193,29 +190,24 @@ class Pump:
         await trio.lowlevel.wait_task_rescheduled(give_up)
 
     def _hand_over(self) -> None:
-        """The leader is about to suspend inside a request."""
+        """Whoever leads is about to suspend inside a request. Who has done so before leads no more."""
+        if self._leader is not trio.lowlevel.current_task():
+            return
         self._leader = None
         if self._followers:
             trio.lowlevel.reschedule(self._followers.pop())
         elif self._tasks < _MAX_TASKS and not self._ended:
             self._start()
 
-    def _buffer(self) -> tuple[mmap.mmap, bool]:
-        """Room for one request, and whether it is kept: the first few are, and nearly always enough."""
-        if self._buffers:
-            return self._buffers.pop(), True
-        kept = self._made < _RESIDENT_MAX
-        self._made += kept
-        return request_buffer(resident=kept), kept
-
     async def _lead(self, me: trio.lowlevel.Task) -> None:
         """Read and answer until a request has suspended, or nothing more comes."""
         fd, handlers, trace, asked = self._fd, self._handlers, self._trace, self._asked
         asker, connection, unanswered = self._asker, self._connection, self._unanswered
         promises, drained, glance = self._promises, self._drained, self._poller.glance
-        buffer, kept = self._buffer()
+        buffer = self._buffer
         buffers = [buffer]
         view = memoryview(buffer)
+        waiting: list[bytes] = []
         unpack, pack, readv, write = IN_HEADER.unpack_from, OUT_HEADER.pack, os.readv, os.write
         after = self._after_reply.pending
         coroutine = types.CoroutineType
@@ -255,10 +247,10 @@ class Pump:
                         asked()
                         answer = handler(head, view, end)
                         if answer.__class__ is coroutine:
-                            answer = await self._waited(answer, head)
+                            answer = await self._waited(answer, head, partial(self._give_up, view[:end], waiting))
                 except RETRIED:
                     assert handler is not None
-                    answer = await self._again(handler, head, view[:end].tobytes())
+                    answer = await self._again(handler, head, waiting.pop() if waiting else view[:end].tobytes())
                 except Exception as error:
                     answer = -refusal_of(error, head)
                 if answer.__class__ is bytes:
@@ -292,32 +284,39 @@ class Pump:
                     await trio.lowlevel.checkpoint()
         finally:
             view.release()
-            if kept:
-                self._buffers.append(buffer)
+
+    def _give_up(self, request: memoryview, waiting: list[bytes]) -> None:
+        """A request begins to wait, and others are read to the buffer; yet it may have to be called again."""
+        waiting.append(request.tobytes())
+        self._hand_over()
 
     async def _again(self, handler: Handler, head: Header, request: bytes) -> Answer:
         """Provide what a handler has asked for, and call it again with a copy of its request."""
         try:
-            return await self._waited(self._settled(handler, head, memoryview(request)), head)
+            return await self._waited(self._settled(handler, head, memoryview(request)), head, self._hand_over)
         except RETRIED as error:
             return self._interrupts.end(head, -refusal_of(error, head))
 
-    async def _waited(self, work: Coroutine[Any, Any, Answer], head: Header) -> Answer:
-        """Await what a request waits for. None: its caller has been let go meanwhile. May raise RETRIED."""
+    async def _waited(self, work: Coroutine[Any, Any, Answer], head: Header, give_up: Callable[[], None]) -> Answer:
+        """Await what a request waits for. None: its caller has been let go meanwhile. May raise RETRIED.
+
+        Args:
+            give_up: Called before it first suspends: others read and answer from then on.
+        """
         who = (self._connection, head[2] & ONCE)
         self._unanswered.setdefault(who, [])
         answer: Answer
         try:
-            answer = await _driven(work, partial(self._suspended, head), self._asker, who)
+            answer = await _driven(work, partial(self._suspended, head, give_up), self._asker, who)
         except RETRIED:
             raise
         except Exception as error:
             answer = -refusal_of(error, head)
         return self._interrupts.end(head, answer)
 
-    def _suspended(self, head: Header) -> None:
+    def _suspended(self, head: Header, give_up: Callable[[], None]) -> None:
         self._interrupts.begin(head)
-        self._hand_over()
+        give_up()
 
     async def _settled(self, handler: Handler, head: Header, view: memoryview) -> Answer:
         def called() -> Answer | Coroutine[Any, Any, Answer]:
@@ -359,15 +358,13 @@ class Pump:
             _log.error("and the error instead of it: %s", again)
 
 
-def request_buffer(*, resident: bool) -> mmap.mmap:
-    """Room for any request, page by page as it is used, or in memory as a whole: then it takes 0.5 ms.
+def request_buffer() -> mmap.mmap:
+    """Room for any request, in memory as a whole. Takes 0.5 ms.
 
     A process that is killed while the kernel copies a request to a page that is not there yet, or is shared with a
     fork, does not get that page any more; the kernel then ends the request with EIO (fuse_dev_do_read), instead of
     sending it again to whoever goes on. Seen five times in 80 kills beside writes of 1 MiB on a loaded machine.
     """
-    if not resident:
-        return mmap.mmap(-1, REQUEST_MAX, mmap.MAP_PRIVATE)
     buffer = mmap.mmap(-1, REQUEST_MAX, mmap.MAP_PRIVATE | mmap.MAP_POPULATE)
     # A fork would leave our pages read-only.
     buffer.madvise(mmap.MADV_DONTFORK)

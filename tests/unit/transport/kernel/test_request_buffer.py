@@ -11,7 +11,7 @@ from heliosfs.transport.kernel.wire import REQUEST_MAX
 
 def test_a_buffer_is_in_memory_as_a_whole_and_no_fork_shares_it() -> None:
     """Else a kill while a request is copied to it would cost that request: EIO."""
-    buffer = request_buffer(resident=True)
+    buffer = request_buffer()
     at = ctypes.addressof(ctypes.c_char.from_buffer(buffer))
     regions: list[tuple[range, dict[str, list[str]]]] = []
     for line in Path("/proc/self/smaps").read_text().splitlines():
