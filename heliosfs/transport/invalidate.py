@@ -155,6 +155,8 @@ class CacheInvalidator:
         self._patience_s = patience_s
         self._gate = _Lane()
         self._free = _Lane()
+        # What the loop writes says nothing of whether the threads get on.
+        self._own = _Lane()
         self._closed = False
         self._posted: dict[tuple[ViewNo, Ino, bool, tuple[bytes, ...]], Change] = {}
         self._wake = trio.Event()
@@ -248,7 +250,7 @@ class CacheInvalidator:
         no lock, so that nothing is waited for. Never raises for what a kernel answers.
         """
         if not self._closed:
-            self._perform([InvalInode(FUSE_ROOT if node == self._root else node, False)], self._free)
+            self._perform([InvalInode(FUSE_ROOT if node == self._root else node, False)], self._own)
 
     async def close(self) -> None:
         """Send nothing more, and return when the thread has left its last notification."""

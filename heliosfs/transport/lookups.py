@@ -1,6 +1,6 @@
 """How often the kernel has been handed each node, so that we know what it may have cached.
 
-Every positive reply to LOOKUP, MKNOD, MKDIR, SYMLINK, LINK, CREATE and every accepted READDIRPLUS entry
+Every positive reply to LOOKUP, MKNOD, MKDIR, SYMLINK, LINK, CREATE and every READDIRPLUS entry with a node
 counts one; FORGET takes some back. A node that counts zero is in no kernel cache: no notification for it is
 ever needed. Invariant: a node is in the table exactly while its count is above zero. Grouped by view, because
 a discarded branch is dropped view by view. Owned by the loop's thread. Must not know: how a transport talks.

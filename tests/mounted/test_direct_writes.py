@@ -7,6 +7,7 @@ import mmap
 import os
 import platform
 import struct
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -89,4 +90,35 @@ def write_beside_readers(path: Path) -> None:
                 assert os.pread(file.fileno(), SIZE, 0) == content[:], number
     finally:
         _call(_DESTROY, context)
+        os.close(descriptor)
+
+
+def test_dd_writes_the_short_end_of_a_file_through_the_page_cache(branch: Path, scratch: Path) -> None:
+    """It takes O_DIRECT back for that: the same handle, but a page is locked until the reply."""
+    source = scratch / "source"
+    source.write_bytes(os.urandom(3 * SIZE // 2 + 1234))
+    for number in range(3):
+        target = branch / f"copy{number}"
+        words = ["dd", f"if={source}", f"of={target}", "bs=1M", "oflag=direct", "status=none"]
+        subprocess.run(words, check=True, timeout=20)
+        assert target.read_bytes() == source.read_bytes()
+
+
+def test_a_mapping_of_a_file_opened_for_direct_writes_is_written_back(branch: Path) -> None:
+    """What is written back keeps its page until the reply; a direct write has what was mapped written back."""
+    page = mmap.PAGESIZE
+    content = mmap.mmap(-1, page)
+    descriptor = os.open(branch / "f", os.O_RDWR | os.O_CREAT | os.O_DIRECT)
+    try:
+        os.ftruncate(descriptor, 8 * page)
+        with mmap.mmap(descriptor, 8 * page) as mapped:
+            for letter in b"abc":
+                mapped[: 2 * page] = bytes([letter]) * (2 * page)
+                mapped.flush()
+                mapped[4 * page : 5 * page] = bytes([letter]) * page
+                content[:] = b"direct".ljust(page, bytes([letter]))
+                os.pwritev(descriptor, [content], 4 * page)
+                assert mapped[4 * page : 5 * page] == content[:]
+                assert (branch / "f").read_bytes()[: 2 * page] == bytes([letter]) * (2 * page)
+    finally:
         os.close(descriptor)

@@ -1,4 +1,4 @@
-"""Listings: READDIRPLUS, which hands out an inode with each name, and READDIR, which does not."""
+"""Listings: READDIRPLUS, which hands out the inodes that the kernel lacks, and READDIR, which hands out none."""
 
 from __future__ import annotations
 

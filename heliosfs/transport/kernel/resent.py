@@ -20,7 +20,7 @@ from heliosfs.core.unanswered import Applied, Unanswered
 from heliosfs.transport.kernel import wire
 from heliosfs.transport.kernel.handlers import Answer, Handler, Header
 from heliosfs.transport.kernel.operations import HeliosHandlers
-from heliosfs.transport.kernel.replies import attributes_body
+from heliosfs.transport.kernel.replies import attributes_body, control_body
 from heliosfs.transport.kernel.wire import BODY, COPY_OUT, RESENT, SETATTR, WRITE_OUT, Layouts, name_at
 from heliosfs.transport.requests import is_control
 
@@ -214,15 +214,16 @@ class Resent:
         if is_control(node):
             if not _is_command(applied):
                 return self._handlers.setattr(head, view, end)
-            return self._touched(head, view, end, applied)
+            return self._touched(head, applied)
         # Not to be kept: for some of these the first answer was not, either.
         return attributes_body(node, self._handlers.fs.try_getattr(node), 0)
 
-    async def _touched(self, head: Header, view: memoryview, end: int, applied: list[Applied]) -> Answer:
+    async def _touched(self, head: Header, applied: list[Applied]) -> Answer:
         handlers = self._handlers
         await self._recall(head, applied, None)
-        answer = handlers.getattr(head, view, end)
-        return await answer if isinstance(answer, Coroutine) else answer
+        node = handlers.node(head[3])
+        await handlers.dropped(node)
+        return control_body(node, handlers.control.try_getattr(node))
 
     def _written(
         self, head: Header, view: memoryview, end: int, applied: list[Applied]

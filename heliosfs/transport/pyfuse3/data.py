@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 from typing import Final
 
+import trio
 from pyfuse3 import FileInfo, FUSEError, RequestContext
 
 from heliosfs.core.errors import FsError
@@ -17,9 +19,11 @@ from heliosfs.transport.requests import UNKNOWN_CALLER, is_control
 _WRITING: Final = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
 _EMPTY: Final = SetAttr(size=0)
 
+_DROP_S: Final = 0.1
+"""How long the reply to a direct write waits for the file's pages to be dropped. Nearly always enough, and where it
+is a mistake, because the page to drop is itself waiting for the reply, short."""
 _DROPS_AWAITED: Final = 64
-"""Direct writes that may wait for their pages to be dropped: a READ whose page is waited for must find a task.
-The kernel sends at most 12 at a time that AIO has submitted."""
+"""Writes that may wait so: a READ whose page is waited for must find a task. (AIO has at most 12 on their way.)"""
 
 
 class DataHandlers(Handlers):
@@ -81,7 +85,7 @@ class DataHandlers(Handlers):
                 off = min(off, (await self.fs.getattr(node)).size)
             written = await self.fs.write(node, off, buf, UNKNOWN_CALLER)
             if self.handles.direct(fh):
-                await self._drop_read_meanwhile(node)
+                await self._drop_read_meanwhile(node, aligned=not (off | written) & mmap.PAGESIZE - 1)
             return written
         except Exception as error:
             refusal = self.refusal("write", node, error)
@@ -94,15 +98,24 @@ class DataHandlers(Handlers):
         self.dropping.discard(node)
         await self.invalidator.drop_data(node)
 
-    async def _drop_read_meanwhile(self, node: NodeId) -> None:
-        if self.drops_awaited >= _DROPS_AWAITED:
+    async def _drop_read_meanwhile(self, node: NodeId, *, aligned: bool) -> None:
+        """Drop the pages of a file that was opened with O_DIRECT, if it can be before the reply.
+
+        The write may have come through the page cache all the same: from a mapping, or because O_DIRECT was taken
+        back for a short end (dd). Then its page is locked until the reply. Nobody tells; it waits for whole pages
+        alone, and not for long. What is not dropped by then is right after.
+        """
+        if not aligned or self.drops_awaited >= _DROPS_AWAITED:
             self.nursery.start_soon(self.invalidator.drop_data, node)
             return
         self.drops_awaited += 1
         try:
-            await self.invalidator.drop_data(node)
+            with trio.move_on_after(_DROP_S) as waiting:
+                await self.invalidator.drop_data(node)
         finally:
             self.drops_awaited -= 1
+        if waiting.cancelled_caught:
+            self.nursery.start_soon(self.invalidator.drop_data, node)
 
     async def flush(self, fh: int) -> None:
         """Nothing is kept back, so close(2) need not ask.

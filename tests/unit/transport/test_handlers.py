@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import stat
+import threading
 from collections.abc import AsyncIterator
 
 import pyfuse3
@@ -24,15 +26,19 @@ from tests.support.memory_tree import FROZEN, FROZEN_ROOT, ROOT, VIEW, MemoryFil
 
 CTX = pyfuse3.RequestContext()
 CALLER = Caller(0, 0)
+PAGE = b"directly" * (mmap.PAGESIZE // 8)
 
 
 class Silent:
-    """A kernel that is told things."""
+    """A kernel that is told things, once nothing is locked any more."""
 
     def __init__(self) -> None:
         self.inodes: list[int] = []
+        self.locked = threading.Event()
+        self.locked.set()
 
     def inode(self, node: int, data: bool) -> None:
+        self.locked.wait(10)
         self.inodes.append(node)
 
     def grow(self, node: int, size: int) -> None:
@@ -423,13 +429,30 @@ async def test_a_full_buffer_may_end_at_any_entry(h: Harness, buffer: Taken) -> 
 
 async def test_the_pages_of_a_file_written_with_o_direct_are_dropped_before_the_reply(h: Harness) -> None:
     plain, attr = await h.ops.create(1, b"f", 0o644, os.O_RDWR | os.O_CREAT, CTX)
-    await h.ops.write(plain.fh, 0, b"buffered")
+    await h.ops.write(plain.fh, 0, PAGE)
     assert h.kernel.inodes == []
     direct = await h.ops.open(attr.st_ino, os.O_RDWR | os.O_DIRECT, CTX)
-    await h.ops.write(direct.fh, 0, b"directly")
+    await h.ops.write(direct.fh, 0, PAGE)
     assert h.kernel.inodes == [attr.st_ino]
-    assert await h.ops.read(direct.fh, 0, 100) == b"directly"
+    assert await h.ops.read(direct.fh, 0, len(PAGE) + 1) == PAGE
     await h.ops.fsync(direct.fh, False)
+
+
+@pytest.mark.parametrize("size", [len(PAGE), 100])
+async def test_a_page_that_waits_for_the_reply_is_dropped_after_it(h: Harness, size: int) -> None:
+    """What a mapping has written back, or the short end of a file that dd copies, comes by the same handle."""
+    direct, attr = await h.ops.create(1, b"f", 0o644, os.O_RDWR | os.O_CREAT | os.O_DIRECT, CTX)
+    h.kernel.locked.clear()
+    try:
+        with trio.fail_after(4):
+            assert await h.ops.write(direct.fh, 0, PAGE[:size]) == size
+        assert h.kernel.inodes == []
+    finally:
+        h.kernel.locked.set()
+    with trio.fail_after(4):
+        while not h.kernel.inodes:
+            await trio.sleep(0.01)
+    assert set(h.kernel.inodes) == {attr.st_ino}
 
 
 async def test_a_handle_knows_append_beside_direct_until_it_is_released(h: Harness) -> None:
