@@ -67,9 +67,9 @@ class DataHandlers(Handlers):
     async def write(self, fh: int, off: int, buf: bytes) -> int:
         """Source: pwrite(2).
 
-        A refused write-back of a mapping would stay visible, so the kernel forgets it. Neither does what others
-        have read while a direct write was on its way: libfuse agrees to ASYNC_DIO unasked, and with that the kernel
-        throws out the pages before a write that AIO has submitted, not after it.
+        A refused write-back of a mapping would stay visible, so the kernel forgets it. So would what others have
+        read while a direct write was on its way: libfuse agrees to ASYNC_DIO unasked, and then the kernel throws
+        out the pages before a write that AIO has submitted, not after it.
         """
         node = self.handles.node(fh)
         if is_control(node):
