@@ -13,7 +13,7 @@ import gc
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -37,6 +37,7 @@ from heliosfs.daemon.takeover import BEAT_S, FAILED_STATUS, Supervised, note_of
 from heliosfs.daemon.transfers import transfer_verbs
 from heliosfs.daemon.upkeep import keep_up
 from heliosfs.filesystem import Filesystem, StoreOptions, open_filesystem
+from heliosfs.filesystem.background import logged
 from heliosfs.transport.keeping import NobodyKeeps
 
 _log = logging.getLogger("heliosfs.daemon")
@@ -122,13 +123,13 @@ async def _serve(
             words_verb(fs, commands),
         )
         async with listening(store, server, keeper), _last_words(announcer), trio.open_nursery() as nursery:
-            nursery.start_soon(_told, partial(keep_up, fs, commands, collect=options.gc == "auto"))
+            nursery.start_soon(logged, partial(keep_up, fs, commands, collect=options.gc == "auto"))
             nursery.start_soon(_stop_on_signal, mounted, nursery.cancel_scope, foreground, keeper)
             await nursery.start(_serve_mounts, mounted, mountpoint, options, nursery.cancel_scope)
             if isinstance(announcer, Supervised):
                 fs.persister.told = announcer.stored
                 alive.start_soon(announcer.beat)
-                nursery.start_soon(_told, partial(_hand_over, announcer, fs, mounted))
+                nursery.start_soon(logged, partial(_hand_over, announcer, fs, mounted))
             else:
                 manager = ServiceManager.from_environment()
                 manager.ready(str(mountpoint))
@@ -169,15 +170,6 @@ async def _last_words(announcer: Announcer | Supervised) -> AsyncIterator[None]:
         if isinstance(announcer, Supervised) and announcer.serving:
             _log.exception("this worker has failed")
             os._exit(FAILED_STATUS)
-        raise
-
-
-async def _told(task: Callable[[], Awaitable[None]]) -> None:
-    """Log what a task dies of: the process may end before anybody else can."""
-    try:
-        await task()
-    except Exception:
-        _log.exception("a task of the daemon's has failed")
         raise
 
 

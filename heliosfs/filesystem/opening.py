@@ -6,7 +6,7 @@ import gc
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +19,7 @@ from cas.index import ChunkIndex
 from cas.packs import PackReader
 from heliosfs.core.errors import Damaged
 from heliosfs.filesystem.adopting import Adopting
+from heliosfs.filesystem.background import logged
 from heliosfs.filesystem.continuing import Continuation
 from heliosfs.filesystem.following import Following
 from heliosfs.filesystem.replaying import Replay
@@ -111,9 +112,9 @@ async def open_filesystem(
                     fs.pool.start()
                     fs.cut_if_due()
                 if background:
-                    nursery.start_soon(_told, fs.persister.run)
-                    nursery.start_soon(_told, fs.scrubber.run)
-                    nursery.start_soon(_told, partial(fs.commit.run_interval, options.commit_s))
+                    nursery.start_soon(logged, fs.persister.run)
+                    nursery.start_soon(logged, fs.scrubber.run)
+                    nursery.start_soon(logged, partial(fs.commit.run_interval, options.commit_s))
                 try:
                     yield fs
                 finally:
@@ -130,15 +131,6 @@ async def open_filesystem(
             in_order = not fs.persister.dirty()
     finally:
         layout.close(in_order=in_order)
-
-
-async def _told(task: Callable[[], Awaitable[None]]) -> None:
-    """Log what a background task dies of: the process may end before its caller can."""
-    try:
-        await task()
-    except Exception:
-        log_.exception("a background task of the store's has failed")
-        raise
 
 
 def _assemble(

@@ -39,8 +39,7 @@ from heliosfs.storage.workers.ledger import Ledger
 from heliosfs.storage.workers.requests import cut_request
 
 MAX_WORKERS: Final = 4
-"""Each has 16 MB from the start, idle or not, and one loop plans for all: of 247 MiB imported by two in 1.8 s, the
-loop took 0.9 s of a core and they 1.4 s together. A fifth would wait for the loop."""
+"""Each has 16 MB from the start, idle or not, and one loop plans for all; what more bring was never measured."""
 TRIES: Final = 3
 """A job that loses this many workers fails: it may be what kills them."""
 
